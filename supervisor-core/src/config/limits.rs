@@ -1,0 +1,118 @@
+//! Ceilings on what a service may use, and on what is kept of its output.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConfigError;
+use crate::text::{ByteSize, CpuPercent};
+
+/// What is done about a service that exceeds a ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum BeyondLimit {
+    /// An event says so, nothing else.
+    Report,
+    /// Stopped and started again, the exit labelled with the ceiling.
+    #[default]
+    Restart,
+    /// Stopped for good, with the ceiling as the reason.
+    Fail,
+}
+
+/// Ceilings over the whole set of a service; absent means none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceLimits {
+    /// Resident memory of the set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Processor time of the set, in percent of one core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuPercent>,
+    /// Open descriptors of each process (RLIMIT_NOFILE).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Size of a core dump (RLIMIT_CORE).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_dump: Option<ByteSize>,
+    /// Size of any file written (RLIMIT_FSIZE).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_size: Option<ByteSize>,
+    /// Processes of the user (RLIMIT_NPROC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// What is done beyond `memory` or `cpu`.
+    pub beyond: BeyondLimit,
+}
+
+impl ResourceLimits {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.memory.is_some_and(|memory| memory < ByteSize::mib(1)) {
+            let given = self.memory.unwrap_or_default().to_string();
+            return Err(ConfigError::invalid("limits.memory", given, "1MiB or more"));
+        }
+        if self.open_files.is_some_and(|files| files < 16) {
+            let given = self.open_files.unwrap_or_default().to_string();
+            return Err(ConfigError::invalid(
+                "limits.open_files",
+                given,
+                "16 or more",
+            ));
+        }
+        if self.processes == Some(0) {
+            return Err(ConfigError::invalid("limits.processes", "0", "1 or more"));
+        }
+        Ok(())
+    }
+}
+
+/// What is kept of a service's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureLimits {
+    /// Bytes kept on disk over all files of the service, 64 KiB to 1 TiB.
+    pub max_bytes: ByteSize,
+    /// Files those bytes are spread over, 2 to 100.
+    pub files: u32,
+    /// Longest line kept whole, 256 bytes to 16 MiB; the rest of a longer one is dropped and marked.
+    pub max_line: ByteSize,
+}
+
+impl Default for CaptureLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::mib(16),
+            files: 4,
+            max_line: ByteSize::kib(64),
+        }
+    }
+}
+
+impl CaptureLimits {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if !(ByteSize::kib(64)..=ByteSize::mib(1 << 20)).contains(&self.max_bytes) {
+            return Err(ConfigError::invalid(
+                "capture.max_bytes",
+                self.max_bytes.to_string(),
+                "64KiB to 1TiB",
+            ));
+        }
+        if !(2..=100).contains(&self.files) {
+            return Err(ConfigError::invalid(
+                "capture.files",
+                self.files.to_string(),
+                "2 to 100",
+            ));
+        }
+        if !(ByteSize(256)..=ByteSize::mib(16)).contains(&self.max_line) {
+            return Err(ConfigError::invalid(
+                "capture.max_line",
+                self.max_line.to_string(),
+                "256B to 16MiB",
+            ));
+        }
+        Ok(())
+    }
+}

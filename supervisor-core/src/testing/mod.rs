@@ -1,0 +1,1 @@
+//! Hand-written fakes and one contract suite per trait.
