@@ -1,0 +1,100 @@
+//! The optional programs that some tests drive, and how to get each.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::report;
+use crate::shell::Cmd;
+use crate::workspace;
+
+/// A program the workspace can do without, at the price of some tests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    /// What is left out without it.
+    pub(crate) used_for: &'static str,
+}
+
+/// Programs that tests start when they are there.
+pub(crate) const TEST_TOOLS: &[Tool] = &[
+    Tool {
+        program: "python3",
+        used_for: "the services written in Python that tests supervise",
+    },
+    Tool {
+        program: "node",
+        used_for: "the peers written in JavaScript that tests talk to",
+    },
+    Tool {
+        program: "ruff",
+        used_for: "the tests on a real Python language server",
+    },
+    Tool {
+        program: "clangd",
+        used_for: "the tests on a real C++ language server",
+    },
+];
+
+/// Where `setup --tools` puts programs that do not come from the system: below the build directory,
+/// so that nothing outside the checkout is changed and deleting the directory takes them away.
+pub(crate) fn directory() -> PathBuf {
+    workspace::root().join("target").join("tools")
+}
+
+/// The virtual environment that holds the Python tools.
+pub(crate) fn venv() -> PathBuf {
+    directory().join("venv")
+}
+
+/// `PATH` with our own tools first. Only looked up by name, so an absent directory does no harm.
+pub(crate) fn search_path() -> OsString {
+    let bin = venv().join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let parts = std::iter::once(bin).chain(std::env::split_paths(&inherited));
+    std::env::join_paths(parts).unwrap_or(inherited)
+}
+
+/// The test tools this machine lacks. A tool is present when it runs, not when a file has its name:
+/// version managers leave stubs behind.
+pub(crate) fn missing() -> Vec<Tool> {
+    let path = search_path();
+    let present = |tool: &Tool| {
+        Cmd::new(tool.program)
+            .arg("--version")
+            .env("PATH", &path)
+            .succeeds()
+    };
+    TEST_TOOLS
+        .iter()
+        .filter(|tool| !present(tool))
+        .copied()
+        .collect()
+}
+
+/// Names each missing tool once, with what is left out and how to get it.
+pub(crate) fn name_missing(tools: &[Tool]) {
+    let mut named = BTreeSet::new();
+    for tool in tools.iter().filter(|tool| named.insert(tool.program)) {
+        report::warning(&format!(
+            "`{}` not found: left out are {}",
+            tool.program, tool.used_for
+        ));
+    }
+    if !tools.is_empty() {
+        report::note("         get them with: cargo xtask setup --tools");
+    }
+}
+
+/// Says loudly which members cannot be compiled here, and the command that changes that.
+pub(crate) fn name_left_out(members: &[&cargo_metadata::Package]) {
+    let names: Vec<&str> = members
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    report::warning(&format!(
+        "LEFT OUT: {}: pkg-config finds no webkit2gtk-4.1, which Tauri needs to compile",
+        names.join(", ")
+    ));
+    report::note("         include them with: cargo xtask setup");
+}
