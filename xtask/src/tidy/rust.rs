@@ -22,11 +22,10 @@ pub(crate) fn check(path: &str, text: &str) -> Vec<Violation> {
 }
 
 fn module_doc(path: &str, source: &Source<'_>) -> Option<Violation> {
+    // A crate whose README is its doc opens with that line instead.
+    let documented = !source.module_doc().is_empty() || source.text.starts_with(README_DOC);
     let message = "a file opens with a `//!` module doc that says what it is for";
-    source
-        .module_doc()
-        .is_empty()
-        .then(|| Violation::new(path, 1, "module-doc", message))
+    (!documented).then(|| Violation::new(path, 1, "module-doc", message))
 }
 
 fn size(path: &str, source: &Source<'_>) -> Option<Violation> {
