@@ -79,7 +79,6 @@ pub mod optional_duration_text {
     ///
     /// # Errors
     /// Only what the serializer itself reports.
-    #[expect(clippy::ref_option, reason = "the signature is serde's")]
     pub fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         duration.map(Wrapped).serialize(to)
     }
@@ -126,7 +125,7 @@ impl fmt::Display for ByteSize {
             (1 << 20, "MiB"),
             (1 << 10, "KiB"),
         ] {
-            if self.0 >= unit && self.0 % unit == 0 {
+            if self.0 >= unit && self.0.is_multiple_of(unit) {
                 return write!(f, "{}{name}", self.0 / unit);
             }
         }
