@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use anyhow::bail;
+
 use crate::flags::{DocsFlags, LintFlags, TestFlags};
 use crate::{docs, lint, report, test};
 
@@ -14,32 +16,46 @@ pub(crate) const STAGES: [&str; 3] = [
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let [lint, docs, test] = STAGES;
-    stage(lint, || {
-        lint::run(&LintFlags {
-            strict: true,
-            ..LintFlags::default()
-        })
-    })?;
-    stage(docs, || {
-        docs::run(&DocsFlags {
-            check: true,
-            ..DocsFlags::default()
-        })
-    })?;
-    stage(test, || {
-        test::run(&TestFlags {
-            strict: true,
-            ..TestFlags::default()
-        })
-    })
+    let outcomes = [
+        stage(lint, || {
+            lint::run(&LintFlags {
+                strict: true,
+                ..LintFlags::default()
+            })
+        }),
+        stage(docs, || {
+            docs::run(&DocsFlags {
+                check: true,
+                ..DocsFlags::default()
+            })
+        }),
+        stage(test, || {
+            test::run(&TestFlags {
+                strict: true,
+                ..TestFlags::default()
+            })
+        }),
+    ];
+    let failed: Vec<&str> = outcomes.into_iter().filter_map(Result::err).collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join("; "));
+    }
+    Ok(())
 }
 
-fn stage(command: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// Runs one stage; a failed one is reported at once, and does not hide what the next would say.
+fn stage(
+    command: &'static str,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> Result<(), &'static str> {
     let begun = Instant::now();
     report::heading(command);
-    let done = work();
+    let outcome = work();
     report::note(&format!("{command}: {} s", begun.elapsed().as_secs()));
-    done
+    outcome.map_err(|error| {
+        report::failure(&format!("{error:#}"));
+        command
+    })
 }
 
 #[cfg(test)]
