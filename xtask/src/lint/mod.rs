@@ -37,6 +37,8 @@ pub(crate) enum StepName {
     Trees,
     /// Licences of all packages against deny.toml
     Licences,
+    /// The rest of deny.toml, where cargo-deny is installed
+    Deny,
     /// clippy's warnings as errors
     Clippy,
     /// Each library compiles with no default features
@@ -101,6 +103,7 @@ fn run_step(step: StepName, workspace: &Workspace) -> anyhow::Result<()> {
         StepName::Migrations => migrations::run(crate::flags::MigrationsAction::Check),
         StepName::Trees => trees::run(workspace.root()),
         StepName::Licences => licences::run(workspace.root()),
+        StepName::Deny => deny(workspace),
         StepName::Clippy => clippy(workspace),
         StepName::Features => features(workspace),
         StepName::Doc => doc(workspace),
@@ -117,6 +120,19 @@ fn tell_left_out(workspace: &Workspace, strict: bool) -> anyhow::Result<()> {
         bail!("left out above, and --strict takes that for an error: cargo xtask setup");
     }
     Ok(())
+}
+
+/// Not an error without the tool, not even in strict mode: it takes minutes to build, the steps above
+/// check what matters most, and the hosted CI has a job for it. Advisories need the network.
+fn deny(workspace: &Workspace) -> anyhow::Result<()> {
+    if !Cmd::cargo().args(["deny", "--version"]).succeeds() {
+        report::note("skipped: no cargo-deny (get it with: cargo install --locked cargo-deny)");
+        return Ok(());
+    }
+    Cmd::cargo()
+        .args(["deny", "check", "bans", "licenses", "sources"])
+        .dir(workspace.root())
+        .run()
 }
 
 fn clippy(workspace: &Workspace) -> anyhow::Result<()> {
