@@ -59,7 +59,7 @@ pub struct ServiceSpec {
     /// Whether the service is started when monitoring starts.
     #[serde(default = "yes")]
     pub autostart: bool,
-    /// Spread of restart delays around their value, 0.0 to 1.0; 0.1 for exponential backoff and 0 otherwise when absent.
+    /// Random part of the restart delay that may be cut from it, 0.0 to 1.0; 0.1 for exponential backoff and 0 otherwise when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_jitter: Option<f64>,
     /// Time of being ready after which the service counts as stable and its attempts start from 0.
@@ -204,7 +204,7 @@ impl ServiceSpec {
         }
     }
 
-    /// Gives the spread of restart delays, 0.0 to 1.0.
+    /// Gives the random part of a restart delay that may be cut from it, 0.0 to 1.0.
     #[must_use]
     pub fn jitter(&self) -> f64 {
         let default = if matches!(
