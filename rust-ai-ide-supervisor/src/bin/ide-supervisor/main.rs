@@ -1,0 +1,3 @@
+//! The `ide-supervisor` program.
+
+fn main() {}
