@@ -75,7 +75,9 @@ impl Place {
         report::heading("cross: Debian's compiler and library source, about 500 MB, once");
         let archives = self.path("archives");
         fs::create_dir_all(archives.join("partial"))?;
-        setup::privileged("apt-get").args(["update", "-qq"]).run()?;
+        setup::privileged("apt-get")
+            .args(["update", "-qq"])
+            .run_quietly()?;
         // Downloads what is not on the machine, dependencies included, and installs nothing.
         let mut cache = std::ffi::OsString::from("Dir::Cache::archives=");
         cache.push(&archives);
@@ -90,7 +92,7 @@ impl Place {
             .arg("--option")
             .arg(cache)
             .args(RUST_PACKAGES.iter().copied())
-            .run()?;
+            .run_quietly()?;
         for archive in entries(&archives, "deb")? {
             Cmd::new("dpkg-deb")
                 .arg("--extract")

@@ -105,7 +105,7 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     }
     let (update, install) = apt(&wanted);
     // Mirrors fail now and then, and a list can be older than what it lists: once more, afresh.
-    let once = || update.run().and_then(|()| install.run());
+    let once = || update.run_quietly().and_then(|()| install.run_quietly());
     once().or_else(|error| {
         report::warning(&format!("{error:#}; once more"));
         once()

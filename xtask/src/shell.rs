@@ -67,6 +67,18 @@ impl Cmd {
         Ok(())
     }
 
+    /// Echoes and runs; what the program says is shown only when it fails.
+    pub(crate) fn run_quietly(&self) -> anyhow::Result<()> {
+        report::command(&self.to_string());
+        let output = self.output()?;
+        if !output.status.success() {
+            report::note(&String::from_utf8_lossy(&output.stdout));
+            report::note(&String::from_utf8_lossy(&output.stderr));
+            bail!("`{self}` failed with {}", output.status);
+        }
+        Ok(())
+    }
+
     /// Runs in silence; true when it started and succeeded.
     pub(crate) fn succeeds(&self) -> bool {
         self.command()
