@@ -92,6 +92,25 @@ pub mod optional_duration_text {
     }
 }
 
+/// Stands for a duration's text form in JSON Schemas; readers of the schema know it by the name `Duration`.
+#[cfg(feature = "schema")]
+pub(crate) struct DurationText;
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for DurationText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A duration from \"0s\" to \"365days\", such as \"250ms\", \"5s\" or \"1m 30s\".",
+            "pattern": "^\\s*([0-9]+\\s*[A-Za-zµ]+\\s*)+$|^0$",
+        })
+    }
+}
+
 /// A number of bytes, written `"16MiB"` in text (binary and decimal units are both read).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);

@@ -45,15 +45,15 @@ pub enum EnvironmentInheritance {
     /// [`BASE_ENVIRONMENT`] and [`BASE_ENVIRONMENT_PREFIXES`], written `"base"`.
     #[default]
     #[serde(with = "word::base")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("const" = "base")))]
     Base,
     /// Everything, written `"all"`.
     #[serde(with = "word::all")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("const" = "all")))]
     All,
     /// Nothing, written `"none"`.
     #[serde(with = "word::none")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("const" = "none")))]
     None,
     /// Exactly these names, those that are set.
     List(Vec<String>),

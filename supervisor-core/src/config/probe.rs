@@ -57,7 +57,7 @@ pub struct ProbeSpec {
     pub command: Vec<String>,
     /// Pause between the start (or, for readiness and liveness, the passed startup) and the first probe.
     #[serde(default, with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub initial_delay: Duration,
     /// Time between the starts of two probes; the supervisor's `health_check_interval` when absent.
     #[serde(
@@ -65,7 +65,10 @@ pub struct ProbeSpec {
         with = "optional_duration_text",
         skip_serializing_if = "Option::is_none"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<crate::text::DurationText>")
+    )]
     pub period: Option<Duration>,
     /// How long one probe may take; the smaller of 1 s and the service's `health_check_timeout` when absent.
     #[serde(
@@ -73,7 +76,10 @@ pub struct ProbeSpec {
         with = "optional_duration_text",
         skip_serializing_if = "Option::is_none"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<crate::text::DurationText>")
+    )]
     pub timeout: Option<Duration>,
     /// Passes in a row that make it healthy, 1 to 1000.
     #[serde(default = "one")]

@@ -35,15 +35,15 @@ pub enum OverflowPolicy {
 pub struct BackoffConfig {
     /// First delay.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub base_delay: Duration,
     /// Longest delay.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub max_delay: Duration,
     /// Stable time after which the next failure starts from `base_delay` again (gRPC resets on protocol evidence, Finagle after 30 s).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub reset_after: Duration,
 }
 
@@ -67,15 +67,15 @@ pub struct BreakerConfig {
     pub failure_threshold: u32,
     /// The window.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub window: Duration,
     /// First pause before a half-open probe (Finagle, Envoy); doubles to `open_max`.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub open_base: Duration,
     /// Longest pause before a half-open probe.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub open_max: Duration,
 }
 
@@ -97,7 +97,7 @@ impl Default for BreakerConfig {
 pub struct HeartbeatConfig {
     /// Silence after which the peer is asked for a sign of life (ZeroMQ, NATS).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub idle: Duration,
     /// Unanswered signs after which the connection counts as dead, 1 to 100.
     pub misses: u32,
@@ -127,17 +127,17 @@ pub struct RecoveryConfig {
     pub overflow: OverflowPolicy,
     /// How long a sender waits under [`OverflowPolicy::Block`]; a user interface cannot wait Kafka's 60 s.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub block_timeout: Duration,
     /// How long a message may wait for its outcome.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub message_ttl: Duration,
     /// Times one message is written, 1 to 100 (gRPC's cap).
     pub max_attempts: u32,
     /// How long a message's id is remembered (JetStream).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub dedupe_window: Duration,
     /// How many ids are remembered, whichever ends first.
     pub dedupe_max: usize,
@@ -145,11 +145,11 @@ pub struct RecoveryConfig {
     pub reconnect: BackoffConfig,
     /// How long one attempt to connect may take (async-nats).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub connect_timeout: Duration,
     /// How long the handshake and state synchronisation may take (eglot).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub handshake_timeout: Duration,
     /// When connecting stops for a while.
     pub breaker: BreakerConfig,
@@ -157,11 +157,11 @@ pub struct RecoveryConfig {
     pub heartbeat: HeartbeatConfig,
     /// How long a request may go unanswered (Helix 20 s, lsp-mode 10 s, Zed 120 s).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub request_timeout: Duration,
     /// How long one write may block; a full pipe is the sign of a hang (rumqttc).
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub write_deadline: Duration,
     /// Retries allowed as a share of fresh messages, in percent, 0 to 1000 (Finagle, tower).
     pub retry_budget_percent: u32,

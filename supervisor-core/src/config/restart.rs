@@ -21,18 +21,18 @@ pub enum RestartPolicy {
     FixedDelay {
         /// The delay.
         #[serde(with = "duration_text")]
-        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
         delay: Duration,
     },
     /// After `min(base_delay * 2^attempt, max_delay)`, attempts counted from 0, and not at all after `max_attempts` in a row.
     ExponentialBackoff {
         /// Delay before the first restart.
         #[serde(with = "duration_text")]
-        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
         base_delay: Duration,
         /// Longest delay.
         #[serde(with = "duration_text")]
-        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
         max_delay: Duration,
         /// Restarts without a stable stretch between them before giving up.
         max_attempts: u32,
@@ -159,7 +159,7 @@ pub struct LimitedIntensity {
     pub max_restarts: u32,
     /// Length of the window.
     #[serde(default = "default_window", with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub window: Duration,
     /// What happens beyond; by default `slow` for policies that never give up of themselves, else `give_up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -47,14 +47,14 @@ pub struct ServiceConfig {
     pub environment: HashMap<String, String>,
     /// How long a health check may take, and how long a start may take to become ready.
     #[serde(default = "health_check_timeout", with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub health_check_timeout: Duration,
     /// When and how soon to restart.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
     /// Grace period between the stop signal and the kill.
     #[serde(default = "shutdown_timeout", with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub shutdown_timeout: Duration,
     /// Whether giving up on this service shuts the whole system down safely.
     #[serde(default)]

@@ -44,14 +44,14 @@ pub struct ServiceSpec {
     pub environment: BTreeMap<String, String>,
     /// How long a health check may take, and how long a start may take to become ready.
     #[serde(default = "health_check_timeout", with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub health_check_timeout: Duration,
     /// When and how soon to restart.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
     /// Grace period between the stop signal and the kill.
     #[serde(default = "shutdown_timeout", with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub shutdown_timeout: Duration,
     /// Whether giving up on this service shuts the whole system down safely.
     #[serde(default)]
@@ -64,7 +64,7 @@ pub struct ServiceSpec {
     pub restart_jitter: Option<f64>,
     /// Time of being ready after which the service counts as stable and its attempts start from 0.
     #[serde(default = "stable_after", with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub stable_after: Duration,
     /// Restarts in a window, and what happens beyond.
     #[serde(default)]
@@ -75,7 +75,10 @@ pub struct ServiceSpec {
         with = "optional_duration_text",
         skip_serializing_if = "Option::is_none"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<crate::text::DurationText>")
+    )]
     pub half_open_after: Option<Duration>,
     /// Which exits lead to a restart.
     #[serde(default)]

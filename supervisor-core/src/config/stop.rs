@@ -16,7 +16,7 @@ pub struct StopStep {
     pub signal: Signal,
     /// How long to wait before the next step.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub wait: Duration,
 }
 

@@ -18,11 +18,11 @@ pub struct SupervisorConfig {
     pub max_concurrent_services: usize,
     /// Default probe period.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub health_check_interval: Duration,
     /// Deadline of the whole shutdown, after which everything left is killed.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub global_shutdown_timeout: Duration,
     /// The database, relative to the state directory.
     pub database_path: PathBuf,
@@ -34,7 +34,7 @@ pub struct SupervisorConfig {
     pub enable_auto_backup: bool,
     /// Time between two backups.
     #[serde(with = "duration_text")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub backup_interval: Duration,
 }
 
