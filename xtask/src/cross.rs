@@ -177,11 +177,7 @@ impl Place {
         let path = self.path(name);
         fs::create_dir_all(&self.directory)?;
         fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        }
+        Cmd::new("chmod").arg("+x").arg(&path).run_quietly()?;
         Ok(path)
     }
 }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 /// The most packages the lock file may hold, those of every platform and of Tauri included.
 ///
 /// A package is code we answer for. Raising the number is allowed, in the commit that needs it, with
-/// the reason in its body; lowering it after a removal is welcome. Tauri alone brings over 400.
-const PACKAGES_MAX: usize = 720;
+/// the reason in its body; lowering it after a removal is welcome. Tauri alone brings about 320.
+const PACKAGES_MAX: usize = 560;
 
 /// Two copies of these in one program break it: SQLite's file locks belong to the process and are
 /// dropped when any copy of the library closes the file.

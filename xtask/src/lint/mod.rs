@@ -130,7 +130,14 @@ fn deny(workspace: &Workspace) -> anyhow::Result<()> {
         return Ok(());
     }
     Cmd::cargo()
-        .args(["deny", "check", "bans", "licenses", "sources"])
+        .args([
+            "deny",
+            "check",
+            "--hide-inclusion-graph",
+            "bans",
+            "licenses",
+            "sources",
+        ])
         .dir(workspace.root())
         .run()
 }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 
 use crate::workspace;
 
+mod markdown;
 mod rust;
 mod source;
 mod text;
@@ -65,6 +66,9 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<Violation>> {
         };
         if path.ends_with(".rs") {
             found.extend(rust::check(&path, &text));
+        }
+        if path.ends_with(".md") {
+            found.extend(markdown::check(&path, &file, &text));
         }
         found.extend(text::check(&path, &text));
     }

@@ -16,6 +16,7 @@ pub(crate) fn check(path: &str, text: &str) -> Vec<Violation> {
     found.extend(size(path, &source));
     found.extend(unfinished(path, &source));
     found.extend(silenced(path, &source));
+    found.extend(ignored(path, &source));
     found.extend(unsafe_place(path, &source));
     found.extend(sleeping_test(path, &source));
     found
@@ -60,6 +61,16 @@ fn silenced(path: &str, source: &Source<'_>) -> Vec<Violation> {
     let found = lines.filter(|(_, _, code)| is_attribute(code) && has_token(code, "allow("));
     found
         .map(|(line, _, _)| Violation::new(path, line, "no-allow", message))
+        .collect()
+}
+
+fn ignored(path: &str, source: &Source<'_>) -> Vec<Violation> {
+    let message = "an ignored test says why: `#[ignore = \"reason\"]`";
+    let found = source
+        .lines()
+        .filter(|(_, _, code)| code.contains("#[ignore]"));
+    found
+        .map(|(line, _, _)| Violation::new(path, line, "ignored", message))
         .collect()
 }
 
@@ -160,6 +171,15 @@ mod tests {
             );
         }
         assert!(rules("a/src/lib.rs", "fn f() { allow(1); }\n").is_empty());
+    }
+
+    #[test]
+    fn an_ignored_test_needs_a_reason() {
+        assert_eq!(
+            rules("a/tests/x.rs", "#[test]\n#[ignore]\nfn f() {}\n"),
+            ["ignored"]
+        );
+        assert!(rules("a/tests/x.rs", "#[ignore = \"slow\"]\nfn f() {}\n").is_empty());
     }
 
     #[test]
