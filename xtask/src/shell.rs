@@ -15,6 +15,7 @@ pub(crate) struct Cmd {
     program: OsString,
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
+    path_first: Option<PathBuf>,
     dir: Option<PathBuf>,
 }
 
@@ -25,6 +26,7 @@ impl Cmd {
             program: program.into(),
             args: Vec::new(),
             envs: Vec::new(),
+            path_first: None,
             dir: None,
         }
     }
@@ -46,6 +48,12 @@ impl Cmd {
 
     pub(crate) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Puts a directory in front of `PATH`, for the program and for what it starts.
+    pub(crate) fn path_first(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.path_first = Some(directory.into());
         self
     }
 
@@ -113,6 +121,11 @@ impl Cmd {
         command
             .args(&self.args)
             .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        if let Some(first) = &self.path_first {
+            let inherited = std::env::var_os("PATH").unwrap_or_default();
+            let parts = std::iter::once(first.clone()).chain(std::env::split_paths(&inherited));
+            command.env("PATH", std::env::join_paths(parts).unwrap_or(inherited));
+        }
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
@@ -124,6 +137,9 @@ impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.envs {
             write!(f, "{}={} ", name.to_string_lossy(), quote(value))?;
+        }
+        if let Some(first) = &self.path_first {
+            write!(f, "PATH={}:$PATH ", quote(first.as_os_str()))?;
         }
         // `CARGO` holds the full path of the toolchain's cargo: noise to a reader.
         let program = Path::new(&self.program);

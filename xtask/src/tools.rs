@@ -1,7 +1,6 @@
 //! The optional programs that some tests drive, and how to get each.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::report;
@@ -47,22 +46,18 @@ pub(crate) fn venv() -> PathBuf {
     directory().join("venv")
 }
 
-/// `PATH` with our own tools first. Only looked up by name, so an absent directory does no harm.
-pub(crate) fn search_path() -> OsString {
-    let bin = venv().join(if cfg!(windows) { "Scripts" } else { "bin" });
-    let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let parts = std::iter::once(bin).chain(std::env::split_paths(&inherited));
-    std::env::join_paths(parts).unwrap_or(inherited)
+/// Where the Python tools' programs are; goes in front of `PATH` for tests. Nothing need be there.
+pub(crate) fn programs() -> PathBuf {
+    venv().join(if cfg!(windows) { "Scripts" } else { "bin" })
 }
 
 /// The test tools this machine lacks. A tool is present when it runs, not when a file has its name:
 /// version managers leave stubs behind.
 pub(crate) fn missing() -> Vec<Tool> {
-    let path = search_path();
     let present = |tool: &Tool| {
         Cmd::new(tool.program)
             .arg("--version")
-            .env("PATH", &path)
+            .path_first(programs())
             .succeeds()
     };
     TEST_TOOLS
