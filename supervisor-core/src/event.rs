@@ -23,7 +23,7 @@ pub struct SupervisorEvent {
     pub version: u32,
     /// Names the event.
     pub id: Uuid,
-    /// Its place in the order; gaps mean that events were dropped.
+    /// Its place in the order. A gap in a live stream is announced as missed; stored events leave out passed probes.
     pub sequence: Sequence,
     /// When it happened.
     pub at: DateTime<Utc>,

@@ -107,20 +107,20 @@ pub trait SupervisorControl: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<Vec<LogLine>, SupervisorError>;
 
-    /// Gives stored events after a sequence, oldest first.
+    /// Gives stored events after a sequence, or the newest ones when none is given; oldest first.
     async fn events(
         &self,
-        after: Sequence,
+        after: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<SupervisorEvent>, SupervisorError>;
 
     /// Gives the health of every channel.
     async fn channels(&self) -> Result<Vec<ChannelStatus>, SupervisorError>;
 
-    /// Gives audit rows after a sequence, oldest first.
+    /// Gives audit rows after a sequence, or the newest ones when none is given; oldest first.
     async fn audit(
         &self,
-        after: Sequence,
+        after: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, SupervisorError>;
 

@@ -135,6 +135,15 @@ pub trait AuditLog: Send + Sync + std::fmt::Debug {
     /// Safe.
     async fn read(&self, after: Sequence, limit: usize) -> Result<Vec<AuditEntry>, DatabaseError>;
 
+    /// Gives the sequence of the newest row, zero if there is none.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn head(&self) -> Result<Sequence, DatabaseError>;
+
     /// Checks the whole chain and its anchors.
     ///
     /// # Errors
