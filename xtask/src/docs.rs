@@ -91,7 +91,7 @@ fn generated(workspace: &Workspace, check: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the program prints, or `None` when it does not know the command.
+/// What the program prints, or `None` when it does not know the command or prints nothing.
 fn ask_program(workspace: &Workspace, arguments: &[&str]) -> anyhow::Result<Option<String>> {
     let command = Cmd::cargo()
         .args(["run", "--quiet", "-p", PACKAGE, "--bin", PROGRAM, "--"])
@@ -110,7 +110,8 @@ fn ask_program(workspace: &Workspace, arguments: &[&str]) -> anyhow::Result<Opti
         );
     }
     let text = String::from_utf8(output.stdout).context("the program's output is not UTF-8")?;
-    Ok(Some(format!("{}\n", text.trim_end())))
+    // A program that says nothing has nothing to say yet.
+    Ok((!text.trim().is_empty()).then(|| format!("{}\n", text.trim_end())))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ fn targets(line: &str) -> impl Iterator<Item = &str> {
         .split("](")
         .skip(1)
         .filter_map(|rest| rest.split([')', ' ', '#']).next());
-    links.filter(|target| !target.is_empty() && !target.contains("://") && !target.contains(':'))
+    links.filter(|target| !target.is_empty() && !target.contains(':'))
 }
 
 #[cfg(test)]
