@@ -199,3 +199,22 @@ pub(crate) fn privileged(program: &str) -> Cmd {
 fn may_install() -> bool {
     is_root() || Path::new("/usr/bin/sudo").exists()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_a_test_drives_can_be_installed() {
+        for tool in tools::TEST_TOOLS {
+            let system = DEBIAN_TOOLS
+                .iter()
+                .any(|(program, _)| *program == tool.program);
+            assert!(
+                system,
+                "{} is named as missing but setup does not install it",
+                tool.program
+            );
+        }
+    }
+}
