@@ -13,6 +13,7 @@ mod service;
 mod spec;
 mod stop;
 mod supervisor;
+mod validate;
 
 pub use channel::{ChannelBinding, FramingKind, TransportKind};
 pub use dependency::{Dependency, DependencyCondition, Group, GroupStrategy, start_layers};

@@ -21,6 +21,7 @@
 mod commands;
 mod effect;
 mod event;
+mod health;
 mod machine;
 mod probes;
 mod running;

@@ -1,14 +1,14 @@
-//! Starting a run, watching it, and deciding what follows its end.
+//! Starting a run, and deciding what follows its end.
 
 use std::time::Duration;
 
-use super::machine::{EXTEND_MAX, add};
+use super::machine::add;
 use super::stopping::After;
 use super::timers::Timer;
 use super::turn::Turn;
-use super::{Ceiling, Command, CommandFailure, Effect, Lifecycle, Notification};
+use super::{Command, CommandFailure, Effect, Lifecycle};
 use crate::ProcessIdentity;
-use crate::config::{BeyondIntensity, BeyondLimit, ProbeKind, ProbeRole, RestartOn, RestartPolicy};
+use crate::config::{BeyondIntensity, ProbeRole, RestartOn, RestartPolicy};
 use crate::error::SpawnErrorKind;
 use crate::event::EventKind;
 use crate::exit::{ExitReason, ExitReport, ExitStatus};
@@ -20,8 +20,6 @@ use crate::text::format_duration;
 const STARVED_DELAY_BASE: Duration = Duration::from_millis(100);
 /// Longest delay after a start that failed for lack of resources.
 const STARVED_DELAY_MAX: Duration = Duration::from_secs(5);
-/// Longest status text kept of what a service says of itself, in characters.
-const STATUS_TEXT_MAX: usize = 200;
 
 impl Lifecycle {
     /// Begins a new run. The caller has made sure that nothing of the run before is left.
@@ -91,7 +89,7 @@ impl Lifecycle {
         "started, waiting for its startup probe".clone_into(&mut self.reason);
     }
 
-    fn enter_running(&mut self, turn: &mut Turn) {
+    pub(super) fn enter_running(&mut self, turn: &mut Turn) {
         self.timers.disarm(Timer::Startup);
         self.begin_probes(|role| role != ProbeRole::Startup, turn);
         if self.has(ProbeRole::Readiness) {
@@ -118,7 +116,7 @@ impl Lifecycle {
         }
     }
 
-    fn set_ready(&mut self, ready: bool, turn: &Turn) {
+    pub(super) fn set_ready(&mut self, ready: bool, turn: &Turn) {
         if ready == self.ready {
             return;
         }
@@ -329,252 +327,6 @@ impl Lifecycle {
             self.budget_asked = false;
             self.next_restart_at = Some(add(turn.now.wall, wait));
             self.timers.arm(Timer::Backoff, turn.now.monotonic + wait);
-        }
-    }
-
-    pub(super) fn on_startup_deadline(&mut self, turn: &mut Turn) {
-        if self.phase == Phase::Starting && self.spawned {
-            let text = "did not pass its startup probe in time".to_owned();
-            let after = After::Judge {
-                exit: ExitReason::StartTimeout,
-                text: text.clone(),
-            };
-            self.begin_stop(after, text, "startup_timeout", turn);
-        }
-    }
-
-    pub(super) fn on_probe_due(&mut self, probe: usize, turn: &mut Turn) {
-        if !self.spawned
-            || !matches!(
-                self.phase,
-                Phase::Starting | Phase::Running | Phase::Unhealthy
-            )
-        {
-            return;
-        }
-        let incarnation = self.incarnation;
-        let fold = &mut self.probes[probe];
-        fold.rearm(turn.now.monotonic);
-        if fold.kind == ProbeKind::Heartbeat {
-            let beaten = fold.take_beat();
-            fold.fold(beaten);
-            self.evaluate(probe, "no heartbeat", turn);
-        } else if !fold.in_flight {
-            fold.in_flight = true;
-            turn.act(Effect::RunProbe {
-                incarnation,
-                probe,
-                timeout: fold.timeout,
-            });
-        }
-    }
-
-    pub(super) fn on_probe(
-        &mut self,
-        probe: usize,
-        passed: bool,
-        detail: String,
-        latency: Duration,
-        turn: &mut Turn,
-    ) {
-        if !matches!(
-            self.phase,
-            Phase::Starting | Phase::Running | Phase::Unhealthy
-        ) {
-            return;
-        }
-        let Some(fold) = self.probes.get_mut(probe).filter(|fold| fold.in_flight) else {
-            return;
-        };
-        let (role, kind) = (fold.role, fold.kind);
-        if fold.fold(passed) {
-            self.evaluate(probe, &detail, turn);
-        }
-        turn.publish(EventKind::HealthCheckCompleted {
-            service: self.id.clone(),
-            incarnation: self.incarnation,
-            role,
-            kind,
-            passed,
-            latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
-            detail,
-        });
-    }
-
-    /// Acts on what the probes of one role add up to now.
-    fn evaluate(&mut self, probe: usize, detail: &str, turn: &mut Turn) {
-        let role = self.probes[probe].role;
-        let of_role = || self.probes.iter().filter(|probe| probe.role == role);
-        let all_healthy = of_role().all(|probe| probe.healthy == Some(true));
-        let any_lost = of_role().any(|probe| probe.healthy == Some(false));
-        match role {
-            ProbeRole::Startup if self.phase == Phase::Starting => {
-                if any_lost {
-                    self.timers.disarm(Timer::Startup);
-                    let text = format!("startup probe failed: {detail}");
-                    let after = After::Judge {
-                        exit: ExitReason::StartTimeout,
-                        text: text.clone(),
-                    };
-                    self.begin_stop(after, text, "startup_failed", turn);
-                } else if all_healthy {
-                    for fold in self
-                        .probes
-                        .iter_mut()
-                        .filter(|fold| fold.role == ProbeRole::Startup)
-                    {
-                        fold.reset();
-                    }
-                    self.enter_running(turn);
-                }
-            }
-            ProbeRole::Startup => {}
-            ProbeRole::Readiness if all_healthy => {
-                "up".clone_into(&mut self.reason);
-                self.set_ready(true, turn);
-            }
-            ProbeRole::Readiness => {
-                if any_lost {
-                    self.reason = format!("up, not ready: {detail}");
-                    self.set_ready(false, turn);
-                }
-            }
-            ProbeRole::Liveness if any_lost => self.hang(detail, turn),
-            ProbeRole::Liveness => self.weigh_liveness(probe, detail, turn),
-        }
-    }
-
-    /// The first rungs of the ladder: late is said aloud before anything is done about it.
-    fn weigh_liveness(&mut self, probe: usize, detail: &str, turn: &mut Turn) {
-        let fold = &self.probes[probe];
-        let (failures, threshold) = (fold.failures, fold.failure_threshold);
-        let failing = self
-            .probes
-            .iter()
-            .any(|fold| fold.role == ProbeRole::Liveness && fold.failures > 0);
-        if failing && self.phase == Phase::Running {
-            let text = format!("liveness failed {failures} of {threshold} times: {detail}");
-            self.enter(Phase::Unhealthy, text.clone(), turn);
-            turn.persist("liveness_late");
-            turn.publish(EventKind::ServiceDegraded {
-                service: self.id.clone(),
-                incarnation: self.incarnation,
-                reason: text,
-            });
-        } else if !failing && self.phase == Phase::Unhealthy {
-            let reason = if self.ready { "up" } else { "up, not ready" };
-            self.enter(Phase::Running, reason, turn);
-            turn.persist("liveness_back");
-        }
-    }
-
-    fn hang(&mut self, detail: &str, turn: &mut Turn) {
-        let text = format!("hang: {detail}");
-        turn.act(Effect::Diagnose {
-            incarnation: self.incarnation,
-        });
-        let after = After::Judge {
-            exit: ExitReason::Hang,
-            text: text.clone(),
-        };
-        self.begin_stop(after, text, "hang", turn);
-    }
-
-    pub(super) fn on_notified(&mut self, notification: Notification, turn: &mut Turn) {
-        if !matches!(
-            self.phase,
-            Phase::Starting | Phase::Running | Phase::Unhealthy | Phase::Stopping
-        ) {
-            return;
-        }
-        match notification {
-            Notification::Ready => {
-                for probe in 0..self.probes.len() {
-                    let fold = &mut self.probes[probe];
-                    fold.beat();
-                    if fold.kind == ProbeKind::Heartbeat
-                        && fold.role != ProbeRole::Liveness
-                        && self.stop.is_none()
-                    {
-                        fold.fold(true);
-                        self.evaluate(probe, "READY=1", turn);
-                    }
-                }
-            }
-            Notification::Watchdog => self
-                .probes
-                .iter_mut()
-                .for_each(super::probes::ProbeFold::beat),
-            Notification::WatchdogTrigger => {
-                if self.stop.is_none() && self.spawned {
-                    self.hang("the service asked to be treated as hung", turn);
-                }
-            }
-            Notification::Stopping => {
-                "the service says that it is stopping".clone_into(&mut self.reason);
-            }
-            Notification::ExtendTimeout(by) => {
-                let until = turn.now.monotonic + by.min(EXTEND_MAX);
-                for timer in [Timer::Startup, Timer::StopStep] {
-                    if self.timers.get(timer).is_some_and(|at| at < until) {
-                        self.timers.arm(timer, until);
-                    }
-                }
-            }
-            Notification::Status(text) => {
-                let text: String = text
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(STATUS_TEXT_MAX)
-                    .collect();
-                self.reason = format!("{}: {text}", self.phase);
-            }
-            Notification::MainPid(identity) => {
-                if self.spawned {
-                    self.identity = Some(identity);
-                    turn.persist("main_pid");
-                }
-            }
-        }
-    }
-
-    pub(super) fn on_limit(&mut self, ceiling: Ceiling, detail: &str, turn: &mut Turn) {
-        if self.stop.is_some() || !self.spawned {
-            return;
-        }
-        let (exit, name) = match ceiling {
-            Ceiling::Memory => (ExitReason::MemoryLimit, "memory"),
-            Ceiling::Cpu => (ExitReason::CpuLimit, "cpu"),
-        };
-        let text = format!("{name} limit exceeded: {detail}");
-        match self.spec.limits.beyond {
-            BeyondLimit::Report => turn.publish(EventKind::ServiceDegraded {
-                service: self.id.clone(),
-                incarnation: self.incarnation,
-                reason: text,
-            }),
-            BeyondLimit::Restart => {
-                self.begin_stop(
-                    After::Judge {
-                        exit,
-                        text: text.clone(),
-                    },
-                    text,
-                    "limit_exceeded",
-                    turn,
-                );
-            }
-            BeyondLimit::Fail => {
-                self.begin_stop(
-                    After::Fail {
-                        exit,
-                        text: text.clone(),
-                    },
-                    text,
-                    "limit_exceeded",
-                    turn,
-                );
-            }
         }
     }
 
