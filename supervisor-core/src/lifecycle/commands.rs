@@ -133,7 +133,7 @@ impl Lifecycle {
     }
 
     /// Starts, after the dependencies if there are any.
-    fn begin_start(&mut self, turn: &mut Turn) {
+    pub(super) fn begin_start(&mut self, turn: &mut Turn) {
         self.lost = false;
         if self.spec.depends_on.is_empty() {
             self.begin_spawn(turn);

@@ -342,7 +342,7 @@ impl Lifecycle {
         turn.ended(&report);
         self.last_exit = Some(report);
         if self.desired == Desired::Up {
-            self.begin_spawn(turn);
+            self.begin_start(turn);
         } else {
             self.enter(Phase::Stopped, "stopped on request", turn);
             turn.persist("found_gone");

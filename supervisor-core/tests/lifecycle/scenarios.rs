@@ -423,3 +423,36 @@ fn a_restart_while_stopping_wins_and_a_stop_after_it_wins_again() {
     assert_eq!(world.machine.phase(), Phase::Stopped);
     assert_eq!(world.starts.len(), 2);
 }
+
+#[test]
+fn a_set_found_empty_before_its_leaders_end_is_known_waits_for_the_exit_status() {
+    let mut world = World::new(spec());
+    world.habits.ignores_signals = true;
+    world.habits.unkillable = true;
+    world.command(Command::Start);
+    world.command(Command::Stop);
+    let incarnation = world.machine.incarnation();
+    let now = world.now();
+    let early = world.machine.step(
+        now,
+        Event::SetKilled {
+            incarnation,
+            survivors: Vec::new(),
+        },
+    );
+    assert!(early.is_empty(), "{early:?}");
+    assert_eq!(world.machine.phase(), Phase::Stopping);
+    let status = ExitStatus::Signal(9);
+    let exited = Event::Exited {
+        incarnation,
+        status,
+        set_empty: false,
+        last_lines: Vec::new(),
+    };
+    assert!(!world.machine.step(now, exited).is_empty());
+    assert_eq!(world.machine.phase(), Phase::Stopped);
+    assert_eq!(
+        world.machine.state().last_exit.unwrap().status,
+        Some(status)
+    );
+}

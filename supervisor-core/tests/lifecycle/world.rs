@@ -147,7 +147,20 @@ impl World {
             self.steps += 1;
             assert!(self.steps < 200_000, "livelock");
             self.trace.push(format!("> {event:?}"));
-            for effect in self.machine.step(self.now(), event) {
+            let before = (self.machine.phase(), self.machine.state().ready);
+            let effects = self.machine.step(self.now(), event);
+            let told = effects.iter().any(|effect| {
+                matches!(
+                    effect,
+                    Effect::Publish(EventKind::ServiceStateChanged { .. })
+                )
+            });
+            let changed = before != (self.machine.phase(), self.machine.state().ready);
+            assert_eq!(
+                told, changed,
+                "a change of phase or readiness is published, and nothing else is"
+            );
+            for effect in effects {
                 self.trace.push(format!("  {}", describe(&effect)));
                 self.carry_out(effect, &mut queue);
             }
