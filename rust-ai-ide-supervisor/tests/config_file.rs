@@ -4,7 +4,11 @@
 //! change of wording, `BLESS=1 cargo test -p rust-ai-ide-supervisor --test config_file` writes the messages anew;
 //! the difference is read in review.
 #![cfg(feature = "config-file")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

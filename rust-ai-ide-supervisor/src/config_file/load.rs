@@ -12,7 +12,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::document::{entry, tables};
 use super::error::Finding;
-use super::{ConfigFileError, STATE_DIR_NAME, meaning, shape};
+use super::os::SEPARATORS;
+use super::{ConfigFileError, meaning, shape};
+use crate::state_dir::STATE_DIR_NAME;
 
 /// Most bytes of a configuration file that are read: 1 MiB, a thousand times a usual one.
 ///
@@ -153,7 +155,7 @@ fn absolute_paths(service: &mut ServiceSpec, base: &Path) {
         service.working_dir = Some(base.join(dir));
     }
     let rebase = |program: &mut String| {
-        let relative = program.contains('/') && Path::new(program.as_str()).is_relative();
+        let relative = program.contains(SEPARATORS) && Path::new(program.as_str()).is_relative();
         if relative && let Some(absolute) = base.join(&*program).to_str() {
             *program = absolute.to_owned();
         }

@@ -7,9 +7,6 @@ use super::ConfigFileError;
 /// Name of the configuration file.
 pub const CONFIG_FILE_NAME: &str = "ide-supervisor.toml";
 
-/// Name of the state directory, beside the configuration file.
-pub const STATE_DIR_NAME: &str = ".ide-supervisor";
-
 /// Finds the configuration file in `start` or the nearest directory above it.
 ///
 /// # Errors

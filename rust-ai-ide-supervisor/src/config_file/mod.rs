@@ -12,6 +12,7 @@ mod error;
 mod load;
 mod locate;
 mod meaning;
+mod os;
 mod program;
 mod schema;
 mod shape;
@@ -19,7 +20,7 @@ mod template;
 
 pub use error::{ConfigFileError, Problem};
 pub use load::{CONFIG_BYTES_MAX, ConfigFile};
-pub use locate::{CONFIG_FILE_NAME, STATE_DIR_NAME, locate};
+pub use locate::{CONFIG_FILE_NAME, locate};
 pub use program::find_program;
 pub use schema::config_schema;
 pub use template::{TEMPLATE, write_template};

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use supervisor_core::config::ServiceSpec;
 
+use super::os::{SEPARATORS, runnable, with_extensions};
+
 /// Where programs are looked for when a service has no PATH at all (the list of execvp(3) without the directory itself).
 const PATH_FALLBACK: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -13,7 +15,7 @@ const PATH_FALLBACK: &str = "/usr/local/bin:/usr/bin:/bin";
 /// # Errors
 /// What was looked for and where, as a clause for people.
 pub fn find_program(spec: &ServiceSpec, command: &str) -> Result<PathBuf, String> {
-    if command.contains('/') || (cfg!(windows) && command.contains('\\')) {
+    if command.contains(SEPARATORS) {
         let path = spec
             .working_dir
             .as_deref()
@@ -57,55 +59,17 @@ fn search_path(spec: &ServiceSpec) -> std::ffi::OsString {
     inherited.unwrap_or_else(|| PATH_FALLBACK.into())
 }
 
-#[cfg(unix)]
-fn runnable(path: &Path) -> Result<(), &'static str> {
-    use std::os::unix::fs::PermissionsExt as _;
-    match path.metadata() {
-        Err(_) => Err("does not exist"),
-        Ok(metadata) if !metadata.is_file() => Err("is not a program but a directory or device"),
-        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
-            Err("may not be executed (no x permission)")
-        }
-        Ok(_) => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-fn runnable(path: &Path) -> Result<(), &'static str> {
-    match path.metadata() {
-        Err(_) => Err("does not exist"),
-        Ok(metadata) if !metadata.is_file() => Err("is not a program but a directory or device"),
-        Ok(_) => Ok(()),
-    }
-}
-
-/// **Windows:** a program may be named without its extension.
-fn with_extensions(path: &Path) -> Vec<PathBuf> {
-    let mut candidates = vec![path.to_owned()];
-    if cfg!(windows) {
-        candidates.extend([".exe", ".cmd", ".bat"].map(|extension| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(extension);
-            PathBuf::from(name)
-        }));
-    }
-    candidates
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    fn spec() -> ServiceSpec {
-        ServiceSpec::new("a", "sh").unwrap()
-    }
-
     #[test]
     fn a_program_is_looked_up_in_the_path_of_the_service() {
-        assert!(find_program(&spec(), "sh").is_ok());
+        let spec = ServiceSpec::new("a", "sh").unwrap();
+        assert!(find_program(&spec, "sh").is_ok());
         let elsewhere = ServiceSpec {
             environment: [("PATH".into(), "/nonexistent".into())].into(),
-            ..spec()
+            ..spec
         };
         let reason = find_program(&elsewhere, "sh").unwrap_err();
         assert!(reason.contains("/nonexistent"), "{reason}");
@@ -117,7 +81,7 @@ mod tests {
         std::fs::write(dir.path().join("tool"), "").unwrap();
         let spec = ServiceSpec {
             working_dir: Some(dir.path().to_owned()),
-            ..spec()
+            ..ServiceSpec::new("a", "sh").unwrap()
         };
         let reason = find_program(&spec, "./tool").unwrap_err();
         assert!(reason.contains("x permission"), "{reason}");

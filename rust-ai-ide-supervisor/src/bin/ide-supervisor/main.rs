@@ -1,3 +1,18 @@
-//! The `ide-supervisor` program.
+//! The `ide-supervisor` program: parses the command line, runs one command, ends with the number scripts expect.
 
-fn main() {}
+mod args;
+mod commands;
+mod exit_code;
+mod os;
+mod output;
+#[cfg(test)] // until the commands that show states and events are here
+mod render;
+mod services;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    commands::run(args::Args::parse())
+}

@@ -1,0 +1,79 @@
+//! `config init`, `config check`, `config schema`.
+
+use rust_ai_ide_supervisor::config_file::{
+    ConfigFile, ConfigFileError, config_schema, write_template,
+};
+use serde_json::json;
+
+use crate::args::ConfigCommand;
+use crate::exit_code::{Exit, Failure};
+use crate::output::{Output, Style, clean};
+
+pub(crate) fn run(command: &ConfigCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Init { config } => {
+            write_template(config)
+                // Nothing is wrong with a configuration: the command could not do its work.
+                .map_err(|error| Failure {
+                    exit: Exit::Failed,
+                    ..Failure::from(error)
+                })?;
+            output.line(&format!(
+                "{} written; edit it, then `ide-supervisor config check` and `ide-supervisor up`",
+                clean(&config.display().to_string())
+            ))
+        }
+        ConfigCommand::Check { target, json } => {
+            let loaded = target.config_path().and_then(ConfigFile::load);
+            if *json {
+                return check_json(loaded, output);
+            }
+            check(&loaded?, output)
+        }
+        ConfigCommand::Schema => {
+            let text = format!("{:#}", config_schema());
+            output.line(&text)
+        }
+    }
+}
+
+fn check(config: &ConfigFile, output: Output) -> Result<(), Failure> {
+    let ids: Vec<&str> = config
+        .services
+        .iter()
+        .map(|service| service.id.as_str())
+        .collect();
+    output.line(&format!(
+        "{}: {} ({} services: {})",
+        clean(&config.path.display().to_string()),
+        output.paint(Style::Good, "valid"),
+        ids.len(),
+        ids.join(", ")
+    ))
+}
+
+fn check_json(loaded: Result<ConfigFile, ConfigFileError>, output: Output) -> Result<(), Failure> {
+    let error = match loaded {
+        Ok(config) => {
+            let ids: Vec<&str> = config
+                .services
+                .iter()
+                .map(|service| service.id.as_str())
+                .collect();
+            return output.json(&json!({
+                "version": 1, "valid": true, "path": config.path, "services": ids,
+            }));
+        }
+        Err(error) => error,
+    };
+    let mut report = json!({ "version": 1, "valid": false, "text": error.to_string() });
+    if let ConfigFileError::Problem(problem) = &error {
+        report["path"] = json!(problem.path());
+        report["line"] = json!(problem.line());
+        report["column"] = json!(problem.column());
+        report["message"] = json!(problem.message());
+        report["expected"] = json!(problem.expected());
+    }
+    output.json(&report)?;
+    Err(error.into())
+}

@@ -1,0 +1,137 @@
+//! `doctor`: what of the promises holds on this machine, checked without a running supervisor.
+
+use rust_ai_ide_supervisor::config_file::{ConfigFile, ConfigFileError};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{Doctor, Target};
+use crate::exit_code::{Exit, Failure};
+use crate::os;
+use crate::output::{Output, Style, Table, clean};
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, with less than is promised elsewhere.
+    Warn,
+    /// Something will not work.
+    Fail,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+}
+
+impl Check {
+    pub(crate) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            detail: detail.into(),
+            help: None,
+        }
+    }
+
+    pub(crate) fn warn(
+        name: &'static str,
+        detail: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Warn,
+            help: Some(help.into()),
+            ..Self::ok(name, detail)
+        }
+    }
+
+    pub(crate) fn fail(
+        name: &'static str,
+        detail: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            ..Self::warn(name, detail, help)
+        }
+    }
+}
+
+pub(crate) fn run(doctor: &Doctor, output: Output) -> Result<(), Failure> {
+    let mut checks = vec![configuration(&doctor.target)];
+    if let Ok(dir) = doctor.target.state_dir() {
+        checks.extend(os::state_dir_checks(&dir));
+    }
+    checks.extend(os::system_checks());
+    let failed = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Fail)
+        .count();
+    if doctor.json {
+        output.json(&json!({ "version": 1, "ok": failed == 0, "checks": checks }))?;
+    } else {
+        show(&checks, output)?;
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(Failure::new(Exit::Failed, "one check failed")),
+        n => Err(Failure::new(Exit::Failed, format!("{n} checks failed"))),
+    }
+}
+
+fn show(checks: &[Check], output: Output) -> Result<(), Failure> {
+    let mut table = Table::new(&["CHECK", "", "FOUND"]);
+    for check in checks {
+        let verdict = match check.verdict {
+            Verdict::Ok => (Style::Good, "ok".to_owned()),
+            Verdict::Warn => (Style::Warn, "warning".to_owned()),
+            Verdict::Fail => (Style::Bad, "FAILED".to_owned()),
+        };
+        table.row(vec![
+            (Style::Bold, check.name.to_owned()),
+            verdict,
+            (Style::Plain, check.detail.clone()),
+        ]);
+    }
+    output.table(&table)?;
+    for check in checks {
+        if let Some(help) = &check.help {
+            let help = format!("{}: {}", check.name, clean(help));
+            output.line(&output.paint(Style::Dim, &help))?;
+        }
+    }
+    Ok(())
+}
+
+fn configuration(target: &Target) -> Check {
+    const NAME: &str = "configuration";
+    match target.config_path().and_then(ConfigFile::load) {
+        Ok(config) => Check::ok(
+            NAME,
+            format!(
+                "{} is valid, {} services",
+                config.path.display(),
+                config.services.len()
+            ),
+        ),
+        Err(ConfigFileError::NotFound { .. }) => Check::warn(
+            NAME,
+            "none from here upwards",
+            "`ide-supervisor config init` writes one to start from",
+        ),
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().to_owned();
+            Check::fail(NAME, first, "`ide-supervisor config check` shows the line")
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Unix: signals, the notify socket, ownership and limits.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::commands::doctor::Check;
+
+/// Gives a future that ends when somebody asks this process to end (SIGTERM or SIGINT).
+pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Sends `message` to the socket named by NOTIFY_SOCKET (sd_notify(3)); does nothing where there is none.
+pub(crate) fn notify(message: &str) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => abstract_address(name)?,
+        _ => SocketAddr::from_pathname(&path)?,
+    };
+    UnixDatagram::unbound()?
+        .send_to_addr(message.as_bytes(), &address)
+        .map(drop)
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt as _;
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Bytes a path of a Unix socket may have (sun_path on Linux; macOS has 104).
+const SOCKET_PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// Free bytes below which a state directory is worth a warning: room for a database and a few checkpoints.
+const FREE_BYTES_LOW: u64 = 256 * 1024 * 1024;
+/// Descriptors below which a hundred services with captured output are too many.
+const OPEN_FILES_LOW: u64 = 4096;
+
+/// Checks the state directory, which need not exist yet.
+pub(crate) fn state_dir_checks(dir: &Path) -> Vec<Check> {
+    vec![ownership(dir), space(dir), socket_path(dir)]
+}
+
+fn ownership(dir: &Path) -> Check {
+    const NAME: &str = "state directory";
+    let shown = dir.display();
+    let metadata = match fs::symlink_metadata(dir) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Check::ok(NAME, format!("{shown} will be made with mode 0700"));
+        }
+        Err(error) => {
+            return Check::fail(
+                NAME,
+                format!("{shown}: {error}"),
+                "name another with --state-dir",
+            );
+        }
+    };
+    let mode = metadata.mode() & 0o7777;
+    if !metadata.is_dir() {
+        Check::fail(
+            NAME,
+            format!("{shown} is not a directory"),
+            "remove it, or name another with --state-dir",
+        )
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
+        Check::fail(
+            NAME,
+            format!("{shown} belongs to user {}", metadata.uid()),
+            "run as its owner, or name another with --state-dir",
+        )
+    } else if mode & 0o077 != 0 {
+        Check::warn(
+            NAME,
+            format!("{shown} has mode {mode:04o}: others can look inside"),
+            format!("chmod 700 {shown}"),
+        )
+    } else {
+        Check::ok(NAME, format!("{shown}, mode {mode:04o}, yours"))
+    }
+}
+
+fn space(dir: &Path) -> Check {
+    const NAME: &str = "disk space";
+    // The nearest directory that exists is on the file system the state will be on.
+    let existing = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(dir);
+    match rustix::fs::statvfs(existing) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let detail = format!("{} MiB free", free / (1024 * 1024));
+            if free < FREE_BYTES_LOW {
+                Check::warn(
+                    NAME,
+                    detail,
+                    "make room: what cannot be stored cannot be acknowledged",
+                )
+            } else {
+                Check::ok(NAME, detail)
+            }
+        }
+        Err(error) => Check::warn(
+            NAME,
+            format!("unknown: {error}"),
+            "check the file system of the state directory",
+        ),
+    }
+}
+
+fn socket_path(dir: &Path) -> Check {
+    const NAME: &str = "control socket";
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let length = absolute.join("control.sock").as_os_str().len();
+    if length > SOCKET_PATH_MAX {
+        Check::warn(
+            NAME,
+            format!("its path has {length} bytes, the system allows {SOCKET_PATH_MAX}"),
+            "name a shorter directory with --state-dir",
+        )
+    } else {
+        Check::ok(
+            NAME,
+            format!("its path fits ({length} of {SOCKET_PATH_MAX} bytes)"),
+        )
+    }
+}
+
+/// Checks what the system offers.
+pub(crate) fn system_checks() -> Vec<Check> {
+    let mut checks = vec![open_files()];
+    #[cfg(target_os = "linux")]
+    checks.extend(super::linux::kernel_checks());
+    checks
+}
+
+fn open_files() -> Check {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let words =
+        |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    let detail = format!(
+        "soft {}, hard {} (the soft one is raised at start)",
+        words(limit.current),
+        words(limit.maximum)
+    );
+    if limit.maximum.is_some_and(|hard| hard < OPEN_FILES_LOW) {
+        Check::warn(
+            "open files",
+            detail,
+            "raise the hard limit (ulimit -Hn) for more than a few dozen services",
+        )
+    } else {
+        Check::ok("open files", detail)
+    }
+}

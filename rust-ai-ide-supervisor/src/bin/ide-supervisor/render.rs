@@ -1,0 +1,564 @@
+//! How states, events and records read to a person.
+
+use chrono::{DateTime, Local, Utc};
+use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
+use supervisor_core::event::{EventKind, SupervisorEvent};
+use supervisor_core::exit::ExitReport;
+use supervisor_core::journal::AuditEntry;
+use supervisor_core::message::{ChannelState, ChannelStatus};
+use supervisor_core::state::Phase;
+use supervisor_core::status::{LogLine, OutputStream, ServiceStatus, StatusReport};
+
+use crate::output::{Output, Style, Table, clean};
+
+/// Gives the whole of `status`: a line on the supervisor, its services, its channels if it has any.
+pub(crate) fn status(report: &StatusReport, now: DateTime<Utc>, output: Output) -> String {
+    let supervisor = &report.supervisor;
+    let mut text = format!(
+        "supervisor {} (pid {}), up {}, mode {}",
+        word(&supervisor.state),
+        supervisor.pid,
+        age(supervisor.started_at, now),
+        clean(&supervisor.mode),
+    );
+    match &supervisor.last_checkpoint {
+        Some(id) => text.push_str(&format!(", last checkpoint {id}")),
+        None => text.push_str(", no checkpoint yet"),
+    }
+    text.push_str("\n\n");
+    if report.services.is_empty() {
+        text.push_str("no services\n");
+    } else {
+        text.push_str(&services(&report.services, now).render(output));
+    }
+    if !report.channels.is_empty() {
+        text.push('\n');
+        text.push_str(&channels(&report.channels).render(output));
+    }
+    text
+}
+
+fn services(services: &[ServiceStatus], now: DateTime<Utc>) -> Table {
+    let mut table = Table::new(&[
+        "SERVICE", "PHASE", "READY", "PID", "RUN", "RESTARTS", "SINCE", "WHY",
+    ]);
+    for service in services {
+        let id = match service.critical {
+            true => format!("{}!", service.id),
+            false => service.id.to_string(),
+        };
+        let ready = match (service.ready, service.phase) {
+            (true, _) => (Style::Good, "yes".to_owned()),
+            (false, Phase::Running | Phase::Unhealthy | Phase::Starting) => {
+                (Style::Warn, "no".to_owned())
+            }
+            (false, _) => (Style::Dim, "-".to_owned()),
+        };
+        let mut why = service.reason.clone();
+        if let Some(due) = service.next_restart_at
+            && due > now
+        {
+            why.push_str(&format!(" (restart in {})", age(now, due)));
+        }
+        table.row(vec![
+            (Style::Bold, id),
+            (phase_style(service.phase), service.phase.to_string()),
+            ready,
+            (
+                Style::Plain,
+                service.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            ),
+            (Style::Plain, service.incarnation.to_string()),
+            (Style::Plain, service.restarts.to_string()),
+            (Style::Plain, age(service.since, now)),
+            (Style::Plain, why),
+        ]);
+    }
+    table
+}
+
+/// Gives a table of channels.
+pub(crate) fn channels(channels: &[ChannelStatus]) -> Table {
+    let mut table = Table::new(&["CHANNEL", "STATE", "GENERATION", "BUFFERED", "DEAD", "WHY"]);
+    for channel in channels {
+        let style = match channel.state {
+            ChannelState::Ready => Style::Good,
+            ChannelState::Open | ChannelState::Closed => Style::Bad,
+            _ => Style::Warn,
+        };
+        let dead = if channel.dead_letters == 0 {
+            Style::Plain
+        } else {
+            Style::Bad
+        };
+        table.row(vec![
+            (Style::Bold, channel.name.clone()),
+            (style, channel.state.to_string()),
+            (Style::Plain, channel.generation.to_string()),
+            (Style::Plain, channel.buffered.to_string()),
+            (dead, channel.dead_letters.to_string()),
+            (Style::Plain, channel.reason.clone()),
+        ]);
+    }
+    table
+}
+
+/// Gives a table of stored checkpoints.
+pub(crate) fn checkpoints(checkpoints: &[CheckpointSummary], now: DateTime<Utc>) -> Table {
+    let mut table = Table::new(&[
+        "CHECKPOINT",
+        "TAKEN",
+        "SEQUENCE",
+        "SERVICES",
+        "PENDING",
+        "BYTES",
+        "HEALTH",
+    ]);
+    for checkpoint in checkpoints {
+        let health = match &checkpoint.health {
+            CheckpointHealth::Verified => (Style::Good, "verified".to_owned()),
+            CheckpointHealth::Unverified => (Style::Plain, "not read yet".to_owned()),
+            CheckpointHealth::Quarantined { reason } => {
+                (Style::Bad, format!("quarantined: {reason}"))
+            }
+        };
+        table.row(vec![
+            (Style::Bold, checkpoint.id.to_string()),
+            (
+                Style::Plain,
+                format!("{} ago", age(checkpoint.created_at, now)),
+            ),
+            (Style::Plain, checkpoint.sequence.to_string()),
+            (Style::Plain, checkpoint.services.to_string()),
+            (Style::Plain, checkpoint.pending_operations.to_string()),
+            (Style::Plain, checkpoint.bytes.to_string()),
+            health,
+        ]);
+    }
+    table
+}
+
+/// Gives a table of audit rows.
+pub(crate) fn audit(rows: &[AuditEntry]) -> Table {
+    let mut table = Table::new(&["SEQUENCE", "AT", "ACTOR", "ACTION", "SUBJECT", "DETAIL"]);
+    for row in rows {
+        table.row(vec![
+            (Style::Plain, row.sequence.to_string()),
+            (Style::Dim, time(row.at)),
+            (Style::Plain, word(&row.record.actor)),
+            (Style::Plain, word(&row.record.action)),
+            (Style::Bold, row.record.subject.clone()),
+            (Style::Plain, row.record.detail.clone()),
+        ]);
+    }
+    table
+}
+
+/// Gives one captured line of a service.
+pub(crate) fn log_line(line: &LogLine, output: Output) -> String {
+    let at = output.paint(Style::Dim, &time(line.at));
+    let text = clean(&line.text);
+    match line.stream {
+        OutputStream::Stdout => format!("{at} | {text}"),
+        OutputStream::Stderr => format!("{at} {} {text}", output.paint(Style::Warn, "!")),
+        OutputStream::Supervisor => {
+            format!("{at} {}", output.paint(Style::Dim, &format!("# {text}")))
+        }
+    }
+}
+
+/// Gives an event as one plain line: when, about what, what happened, why.
+pub(crate) fn event(event: &SupervisorEvent, output: Output) -> String {
+    let (subject, style, said) = describe(&event.kind);
+    let at = output.paint(Style::Dim, &time(event.at));
+    let subject = output.paint(Style::Bold, &format!("{:<16}", clean(&subject)));
+    format!("{at}  {subject}  {}", output.paint(style, &clean(&said)))
+}
+
+fn describe(kind: &EventKind) -> (String, Style, String) {
+    let supervisor = || "supervisor".to_owned();
+    match kind {
+        EventKind::ServiceStateChanged {
+            service,
+            from,
+            to,
+            ready,
+            pid,
+            reason,
+            exit,
+            ..
+        } => {
+            let mut said = if from == to {
+                format!("{to}, {}", if *ready { "ready" } else { "not ready" })
+            } else {
+                format!("{from} -> {to}")
+            };
+            if let Some(pid) = pid.filter(|_| *to == Phase::Starting || *to == Phase::Running) {
+                said.push_str(&format!(" (pid {pid})"));
+            }
+            (
+                service.to_string(),
+                phase_style(*to),
+                said + ": " + reason + &last_line(exit.as_ref()),
+            )
+        }
+        EventKind::HealthCheckCompleted {
+            service,
+            role,
+            kind,
+            passed,
+            latency_us,
+            detail,
+            ..
+        } => {
+            let (style, verdict) = if *passed {
+                (Style::Dim, "passed")
+            } else {
+                (Style::Warn, "failed")
+            };
+            let said = format!(
+                "{} probe ({}) {verdict} in {}: {detail}",
+                word(role),
+                word(kind),
+                micros(*latency_us)
+            );
+            (service.to_string(), style, said)
+        }
+        EventKind::ServiceRestarted {
+            service,
+            incarnation,
+            restarts,
+            reason,
+            ..
+        } => (
+            service.to_string(),
+            Style::Good,
+            format!("restarted (run {incarnation}, restart {restarts} of its life): {reason}"),
+        ),
+        EventKind::ServiceGaveUp {
+            service,
+            critical,
+            reason,
+            exit,
+        } => {
+            let then = if *critical {
+                "; it is critical, so everything is shut down"
+            } else {
+                ""
+            };
+            let said = format!("given up: {reason}{then}{}", last_line(exit.as_ref()));
+            (service.to_string(), Style::Bad, said)
+        }
+        EventKind::ServiceDegraded {
+            service, reason, ..
+        } => (
+            service.to_string(),
+            Style::Warn,
+            format!("degraded: {reason}"),
+        ),
+        EventKind::ServiceUnkillable {
+            service, survivors, ..
+        } => (
+            service.to_string(),
+            Style::Bad,
+            format!("survived the kill: {}", survivors.join(", ")),
+        ),
+        EventKind::IpcChannelStateChanged {
+            channel,
+            from,
+            to,
+            generation,
+            reason,
+        } => {
+            let style = if *to == ChannelState::Ready {
+                Style::Good
+            } else {
+                Style::Warn
+            };
+            (
+                channel.clone(),
+                style,
+                format!("channel {from} -> {to} (generation {generation}): {reason}"),
+            )
+        }
+        EventKind::ChannelRecovered {
+            channel,
+            generation,
+            took_us,
+            cause,
+            redelivered,
+            lost,
+        } => {
+            let said = format!(
+                "channel recovered in {} (generation {generation}) after {cause}: {redelivered} delivered again, {lost} lost or unknown",
+                micros(*took_us)
+            );
+            (channel.clone(), Style::Good, said)
+        }
+        EventKind::CheckpointCreated {
+            checkpoint,
+            services,
+            pending_operations,
+        } => (
+            supervisor(),
+            Style::Plain,
+            format!(
+                "checkpoint {checkpoint} taken: {services} services, {pending_operations} pending operations"
+            ),
+        ),
+        EventKind::CheckpointQuarantined { source, reason } => (
+            supervisor(),
+            Style::Bad,
+            format!("{source} is damaged and was put aside: {reason}"),
+        ),
+        EventKind::Recovered {
+            source,
+            services,
+            pending_operations,
+            swept,
+            rejected,
+        } => {
+            let mut said = format!(
+                "recovered from {source}: {services} services, {pending_operations} pending operations, {swept} leftover processes ended"
+            );
+            if !rejected.is_empty() {
+                said.push_str(&format!("; passed over {}", rejected.join(", ")));
+            }
+            (supervisor(), Style::Good, said)
+        }
+        other => describe_system(other),
+    }
+}
+
+fn describe_system(kind: &EventKind) -> (String, Style, String) {
+    let (style, said) = match kind {
+        EventKind::BackupCompleted { backup, bytes } => (
+            Style::Plain,
+            format!("backup {backup} made and proven ({bytes} bytes)"),
+        ),
+        EventKind::BackupFailed { reason } => (Style::Bad, format!("backup failed: {reason}")),
+        EventKind::ModeChanged { mode, reason } => {
+            let style = if mode == "normal" {
+                Style::Good
+            } else {
+                Style::Warn
+            };
+            (style, format!("mode {mode}: {reason}"))
+        }
+        EventKind::ShutdownStarted { reason, culprit } => {
+            let because = culprit
+                .as_ref()
+                .map(|id| format!(" because of {id}"))
+                .unwrap_or_default();
+            (Style::Warn, format!("shutting down{because}: {reason}"))
+        }
+        EventKind::ShutdownCompleted { clean, took_us } => {
+            let (style, how) = if *clean {
+                (Style::Good, "nothing is left")
+            } else {
+                (Style::Bad, "not everything ended in time")
+            };
+            (style, format!("shut down in {}, {how}", micros(*took_us)))
+        }
+        EventKind::EventsDropped { missed } => {
+            (Style::Warn, format!("{missed} events are missing here"))
+        }
+        // The enum may grow; its name says more than nothing.
+        other => (Style::Plain, other.name().to_owned()),
+    };
+    ("supervisor".to_owned(), style, said)
+}
+
+fn last_line(exit: Option<&ExitReport>) -> String {
+    exit.and_then(|exit| exit.last_lines.last())
+        .map(|line| format!(" (last line: {line:?})"))
+        .unwrap_or_default()
+}
+
+fn phase_style(phase: Phase) -> Style {
+    match phase {
+        Phase::Running => Style::Good,
+        Phase::Failed | Phase::Unhealthy => Style::Bad,
+        Phase::Starting | Phase::Backoff | Phase::Stopping => Style::Warn,
+        Phase::Registered | Phase::Stopped => Style::Dim,
+    }
+}
+
+/// Gives a serde word such as `shutting_down` with its underscores as spaces.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
+        _ => "?".to_owned(),
+    }
+}
+
+/// Gives the time of day where the reader is.
+fn time(at: DateTime<Utc>) -> String {
+    at.with_timezone(&Local).format("%H:%M:%S%.3f").to_string()
+}
+
+/// Gives the time between two moments in its two largest units, such as `3m 5s`.
+fn age(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+    let seconds = (to - from).num_seconds().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}
+
+fn micros(us: u64) -> String {
+    match us {
+        0..1000 => format!("{us} us"),
+        1000..1_000_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
+        _ => format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Colour;
+    use supervisor_core::exit::{ExitReason, ExitStatus};
+    use supervisor_core::status::SupervisorStatus;
+    use supervisor_core::{Incarnation, Sequence, ServiceId};
+
+    fn plain() -> Output {
+        Output::new(Colour::Never)
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_service_in_backoff_says_why_and_when_it_is_back() {
+        let mut state =
+            supervisor_core::state::ServiceState::registered(ServiceId::new("lsp").unwrap(), at(0));
+        state.phase = Phase::Backoff;
+        state.restarts = 3;
+        state.reason = "signal 9".into();
+        state.next_restart_at = Some(at(14));
+        let report = StatusReport {
+            version: 1,
+            supervisor: SupervisorStatus {
+                pid: 42,
+                started_at: at(-3600),
+                state: supervisor_core::status::SupervisorPhase::Running,
+                mode: "normal".into(),
+                database: "db".into(),
+                last_checkpoint: None,
+                containment: Vec::new(),
+            },
+            services: vec![ServiceStatus::of(&state, "LSP", true)],
+            channels: Vec::new(),
+        };
+        let text = status(&report, at(10), plain());
+        assert!(
+            text.starts_with("supervisor running (pid 42), up 1h 0m, mode normal"),
+            "{text}"
+        );
+        let row = text.lines().last().unwrap();
+        assert!(row.starts_with("lsp!") && row.contains("backoff"), "{row}");
+        assert!(row.ends_with("signal 9 (restart in 4s)"), "{row}");
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_a_service_wrote() {
+        let kind = EventKind::ServiceStateChanged {
+            service: ServiceId::new("lsp").unwrap(),
+            incarnation: Incarnation::ZERO,
+            from: Phase::Running,
+            to: Phase::Backoff,
+            ready: false,
+            pid: None,
+            reason: "signal 11; restart in 1s".into(),
+            exit: Some(ExitReport {
+                status: Some(ExitStatus::Signal(11)),
+                reason: ExitReason::Crash,
+                last_lines: vec!["first".into(), "\u{1b}[31mpanic\nat the disco".into()],
+            }),
+        };
+        let line = event(
+            &SupervisorEvent {
+                version: 1,
+                id: uuid::Uuid::nil(),
+                sequence: Sequence::default(),
+                at: at(0),
+                kind,
+            },
+            plain(),
+        );
+        assert!(!line.contains('\n') && !line.contains('\u{1b}'), "{line}");
+        assert!(
+            line.contains("lsp") && line.contains("running -> backoff: signal 11"),
+            "{line}"
+        );
+        assert!(line.contains("panic"), "{line}");
+    }
+
+    #[test]
+    fn a_quarantined_checkpoint_says_so_in_its_row() {
+        let summary = CheckpointSummary {
+            id: supervisor_core::CheckpointId(uuid::Uuid::nil()),
+            created_at: at(0),
+            sequence: Sequence::default(),
+            services: 3,
+            pending_operations: 0,
+            bytes: 1000,
+            health: CheckpointHealth::Quarantined {
+                reason: "hash differs".into(),
+            },
+        };
+        let text = checkpoints(&[summary], at(61)).render(plain());
+        assert!(
+            text.contains("1m 1s ago") && text.contains("quarantined: hash differs"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_audit_row_and_a_log_line_are_one_line_each() {
+        use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
+        let row = AuditEntry {
+            sequence: Sequence::default(),
+            at: at(0),
+            record: AuditRecord {
+                actor: Actor::Operator,
+                action: AuditAction::ServiceState,
+                subject: "lsp".into(),
+                detail: "stopped\non request".into(),
+            },
+            hash: "00".into(),
+        };
+        let text = audit(&[row]).render(plain());
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            text.contains("operator") && text.contains("service state"),
+            "{text}"
+        );
+        let line = LogLine {
+            at: at(0),
+            stream: OutputStream::Stderr,
+            text: "\u{1b}]0;title\u{7}oops".into(),
+        };
+        let text = log_line(&line, plain());
+        assert!(text.ends_with("oops") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn times_are_given_in_their_two_largest_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m 1s"),
+            (3661, "1h 1m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(age(at(0), at(seconds)), text);
+        }
+        assert_eq!(age(at(5), at(0)), "0s");
+        assert_eq!(micros(1234), "1.2 ms");
+    }
+}
