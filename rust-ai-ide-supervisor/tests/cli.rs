@@ -29,7 +29,7 @@ fn init_then_check_is_valid_and_a_second_init_overwrites_nothing() {
     );
     let checked = program(dir.path(), &["config", "check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
-    assert!(text(&checked.stdout).contains("valid (1 services: hello)"));
+    assert!(text(&checked.stdout).contains("valid (1 service: hello)"));
     let config = dir.path().join("ide-supervisor.toml");
     fs::write(&config, "# mine\n").unwrap();
     let again = program(dir.path(), &["config", "init"]);

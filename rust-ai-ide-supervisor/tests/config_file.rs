@@ -110,6 +110,24 @@ fn ten_megabytes_of_noise_are_refused_without_being_parsed() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_without_end_is_not_read_to_its_end() {
+    let error = ConfigFile::load("/dev/zero").unwrap_err();
+    assert!(matches!(error, ConfigFileError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_accepted_and_counted_right() {
+    let good = "\u{feff}[[service]]\r\nid = \"a\"\r\ncommand = \"cargo\"\r\n";
+    let (_dir, path) = file_with(good.as_bytes());
+    ConfigFile::load(&path).unwrap();
+    let (_dir, path) = file_with((good.to_owned() + "zzz = 1\r\n").as_bytes());
+    let text = ConfigFile::load(&path).unwrap_err().to_string();
+    assert!(text.contains("toml:4:1: unknown key `zzz`"), "{text}");
+    assert!(text.contains("4 | zzz = 1\n"), "{text}");
+}
+
 #[test]
 fn binary_below_the_size_limit_is_refused_with_its_place() {
     let (_dir, path) = file_with(b"[supervisor]\n\xff\xfe\x00\x01");

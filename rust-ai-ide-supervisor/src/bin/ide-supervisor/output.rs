@@ -143,6 +143,12 @@ pub(crate) fn clean(text: &str) -> String {
         .collect()
 }
 
+/// Says how many there are of something, such as `1 service` or `3 services`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// Rows under headings, columns as wide as they need to be.
 #[derive(Debug)]
 pub(crate) struct Table {

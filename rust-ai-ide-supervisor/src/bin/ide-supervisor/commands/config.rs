@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::ConfigCommand;
 use crate::exit_code::{Exit, Failure};
-use crate::output::{Output, Style, clean};
+use crate::output::{Output, Style, clean, count};
 
 pub(crate) fn run(command: &ConfigCommand, output: Output) -> Result<(), Failure> {
     match command {
@@ -44,10 +44,10 @@ fn check(config: &ConfigFile, output: Output) -> Result<(), Failure> {
         .map(|service| service.id.as_str())
         .collect();
     output.line(&format!(
-        "{}: {} ({} services: {})",
+        "{}: {} ({}: {})",
         clean(&config.path.display().to_string()),
         output.paint(Style::Good, "valid"),
-        ids.len(),
+        count(ids.len(), "service"),
         ids.join(", ")
     ))
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::{Doctor, Target};
 use crate::exit_code::{Exit, Failure};
 use crate::os;
-use crate::output::{Output, Style, Table, clean};
+use crate::output::{Output, Style, Table, clean, count};
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,8 +83,10 @@ pub(crate) fn run(doctor: &Doctor, output: Output) -> Result<(), Failure> {
     }
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::new(Exit::Failed, "one check failed")),
-        n => Err(Failure::new(Exit::Failed, format!("{n} checks failed"))),
+        n => {
+            let message = format!("{} failed", count(n, "check"));
+            Err(Failure::new(Exit::Failed, message).help("what to do stands below the table"))
+        }
     }
 }
 
@@ -118,9 +120,9 @@ fn configuration(target: &Target) -> Check {
         Ok(config) => Check::ok(
             NAME,
             format!(
-                "{} is valid, {} services",
+                "{} is valid, {}",
                 config.path.display(),
-                config.services.len()
+                count(config.services.len(), "service")
             ),
         ),
         Err(ConfigFileError::NotFound { .. }) => Check::warn(
