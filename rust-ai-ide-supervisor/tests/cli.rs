@@ -99,11 +99,20 @@ fn completions_and_the_manual_are_made_for_every_shell_and_command() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = program(dir.path(), &["completions", shell]);
-        assert!(text(&script.stdout).contains("doctor"), "{shell}");
+        let script = text(&script.stdout);
+        assert!(script.contains("doctor"), "{shell}");
+        assert!(
+            !script.contains("demo-service"),
+            "{shell}: a hidden command is offered"
+        );
     }
     let page = text(&program(dir.path(), &["man"]).stdout);
     assert!(
         page.contains(".SH \"EXIT STATUS\"") && page.contains("another supervisor owns"),
+        "{page}"
+    );
+    assert!(
+        page.contains(".SS \"ide\\-supervisor config check\""),
         "{page}"
     );
     let pages = program(dir.path(), &["man", "--dir", "."]);

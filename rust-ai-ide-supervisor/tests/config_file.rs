@@ -170,6 +170,43 @@ fn relative_paths_are_relative_to_the_file() {
 }
 
 #[test]
+fn any_damage_to_a_file_gives_one_short_message_or_none() {
+    let whole = include_str!("data/every-key.toml");
+    for at in (0..whole.len()).step_by(3) {
+        for put in [
+            "",
+            "\"",
+            "[",
+            "]",
+            "{",
+            "=",
+            "\n",
+            "\0",
+            "9",
+            "-",
+            "\u{1f600}",
+            "\u{7f}",
+        ] {
+            let damaged = format!("{}{put}{}", &whole[..at], &whole[at + 1..]);
+            if let Err(error) = ConfigFile::parse("f.toml", &damaged) {
+                let text = error.to_string();
+                assert!(text.len() < 2000, "{put:?} at {at}: {text}");
+                assert!(
+                    !text.contains(['\0', '\u{7f}']),
+                    "{put:?} at {at}: {text:?}"
+                );
+            }
+        }
+        if let Err(error) = ConfigFile::parse("f.toml", &whole[..at]) {
+            assert!(
+                error.to_string().starts_with("f.toml:"),
+                "cut at {at}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_key_of_the_format_is_read() {
     let text = include_str!("data/every-key.toml");
     let config = ConfigFile::parse("ide-supervisor.toml", text).unwrap();

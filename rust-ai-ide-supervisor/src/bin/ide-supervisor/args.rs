@@ -74,8 +74,9 @@ pub(crate) enum ConfigCommand {
     },
     /// Checks the whole file and explains the first mistake; nothing is started.
     Check {
-        #[command(flatten)]
-        target: Target,
+        /// Configuration file; by default ide-supervisor.toml in the working directory or above it.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

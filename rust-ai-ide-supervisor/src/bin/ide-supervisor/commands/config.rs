@@ -5,7 +5,7 @@ use rust_ai_ide_supervisor::config_file::{
 };
 use serde_json::json;
 
-use crate::args::ConfigCommand;
+use crate::args::{ConfigCommand, Target};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{Output, Style, clean, count};
 
@@ -23,7 +23,11 @@ pub(crate) fn run(command: &ConfigCommand, output: Output) -> Result<(), Failure
                 clean(&config.display().to_string())
             ))
         }
-        ConfigCommand::Check { target, json } => {
+        ConfigCommand::Check { config, json } => {
+            let target = Target {
+                config: config.clone(),
+                state_dir: None,
+            };
             let loaded = target.config_path().and_then(ConfigFile::load);
             if *json {
                 return check_json(loaded, output);
