@@ -17,6 +17,7 @@ mod program;
 mod schema;
 mod shape;
 mod template;
+mod wording;
 
 pub use error::{ConfigFileError, Problem};
 pub use load::{CONFIG_BYTES_MAX, ConfigFile};

@@ -1,9 +1,9 @@
 //! How states, events and records read to a person.
 
+pub(crate) mod event;
+
 use chrono::{DateTime, Local, Utc};
 use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
-use supervisor_core::event::{EventKind, SupervisorEvent};
-use supervisor_core::exit::ExitReport;
 use supervisor_core::journal::AuditEntry;
 use supervisor_core::message::{ChannelState, ChannelStatus};
 use supervisor_core::state::Phase;
@@ -167,214 +167,6 @@ pub(crate) fn log_line(line: &LogLine, output: Output) -> String {
     }
 }
 
-/// Gives an event as one plain line: when, about what, what happened, why.
-pub(crate) fn event(event: &SupervisorEvent, output: Output) -> String {
-    let (subject, style, said) = describe(&event.kind);
-    let at = output.paint(Style::Dim, &time(event.at));
-    let subject = output.paint(Style::Bold, &format!("{:<16}", clean(&subject)));
-    format!("{at}  {subject}  {}", output.paint(style, &clean(&said)))
-}
-
-fn describe(kind: &EventKind) -> (String, Style, String) {
-    let supervisor = || "supervisor".to_owned();
-    match kind {
-        EventKind::ServiceStateChanged {
-            service,
-            from,
-            to,
-            ready,
-            pid,
-            reason,
-            exit,
-            ..
-        } => {
-            let mut said = if from == to {
-                format!("{to}, {}", if *ready { "ready" } else { "not ready" })
-            } else {
-                format!("{from} -> {to}")
-            };
-            if let Some(pid) = pid.filter(|_| *to == Phase::Starting || *to == Phase::Running) {
-                said.push_str(&format!(" (pid {pid})"));
-            }
-            (
-                service.to_string(),
-                phase_style(*to),
-                said + ": " + reason + &last_line(exit.as_ref()),
-            )
-        }
-        EventKind::HealthCheckCompleted {
-            service,
-            role,
-            kind,
-            passed,
-            latency_us,
-            detail,
-            ..
-        } => {
-            let (style, verdict) = if *passed {
-                (Style::Dim, "passed")
-            } else {
-                (Style::Warn, "failed")
-            };
-            let said = format!(
-                "{} probe ({}) {verdict} in {}: {detail}",
-                word(role),
-                word(kind),
-                micros(*latency_us)
-            );
-            (service.to_string(), style, said)
-        }
-        EventKind::ServiceRestarted {
-            service,
-            incarnation,
-            restarts,
-            reason,
-            ..
-        } => (
-            service.to_string(),
-            Style::Good,
-            format!("restarted (run {incarnation}, restart {restarts} of its life): {reason}"),
-        ),
-        EventKind::ServiceGaveUp {
-            service,
-            critical,
-            reason,
-            exit,
-        } => {
-            let then = if *critical {
-                "; it is critical, so everything is shut down"
-            } else {
-                ""
-            };
-            let said = format!("given up: {reason}{then}{}", last_line(exit.as_ref()));
-            (service.to_string(), Style::Bad, said)
-        }
-        EventKind::ServiceDegraded {
-            service, reason, ..
-        } => (
-            service.to_string(),
-            Style::Warn,
-            format!("degraded: {reason}"),
-        ),
-        EventKind::ServiceUnkillable {
-            service, survivors, ..
-        } => (
-            service.to_string(),
-            Style::Bad,
-            format!("survived the kill: {}", survivors.join(", ")),
-        ),
-        EventKind::IpcChannelStateChanged {
-            channel,
-            from,
-            to,
-            generation,
-            reason,
-        } => {
-            let style = if *to == ChannelState::Ready {
-                Style::Good
-            } else {
-                Style::Warn
-            };
-            (
-                channel.clone(),
-                style,
-                format!("channel {from} -> {to} (generation {generation}): {reason}"),
-            )
-        }
-        EventKind::ChannelRecovered {
-            channel,
-            generation,
-            took_us,
-            cause,
-            redelivered,
-            lost,
-        } => {
-            let said = format!(
-                "channel recovered in {} (generation {generation}) after {cause}: {redelivered} delivered again, {lost} lost or unknown",
-                micros(*took_us)
-            );
-            (channel.clone(), Style::Good, said)
-        }
-        EventKind::CheckpointCreated {
-            checkpoint,
-            services,
-            pending_operations,
-        } => (
-            supervisor(),
-            Style::Plain,
-            format!(
-                "checkpoint {checkpoint} taken: {services} services, {pending_operations} pending operations"
-            ),
-        ),
-        EventKind::CheckpointQuarantined { source, reason } => (
-            supervisor(),
-            Style::Bad,
-            format!("{source} is damaged and was put aside: {reason}"),
-        ),
-        EventKind::Recovered {
-            source,
-            services,
-            pending_operations,
-            swept,
-            rejected,
-        } => {
-            let mut said = format!(
-                "recovered from {source}: {services} services, {pending_operations} pending operations, {swept} leftover processes ended"
-            );
-            if !rejected.is_empty() {
-                said.push_str(&format!("; passed over {}", rejected.join(", ")));
-            }
-            (supervisor(), Style::Good, said)
-        }
-        other => describe_system(other),
-    }
-}
-
-fn describe_system(kind: &EventKind) -> (String, Style, String) {
-    let (style, said) = match kind {
-        EventKind::BackupCompleted { backup, bytes } => (
-            Style::Plain,
-            format!("backup {backup} made and proven ({bytes} bytes)"),
-        ),
-        EventKind::BackupFailed { reason } => (Style::Bad, format!("backup failed: {reason}")),
-        EventKind::ModeChanged { mode, reason } => {
-            let style = if mode == "normal" {
-                Style::Good
-            } else {
-                Style::Warn
-            };
-            (style, format!("mode {mode}: {reason}"))
-        }
-        EventKind::ShutdownStarted { reason, culprit } => {
-            let because = culprit
-                .as_ref()
-                .map(|id| format!(" because of {id}"))
-                .unwrap_or_default();
-            (Style::Warn, format!("shutting down{because}: {reason}"))
-        }
-        EventKind::ShutdownCompleted { clean, took_us } => {
-            let (style, how) = if *clean {
-                (Style::Good, "nothing is left")
-            } else {
-                (Style::Bad, "not everything ended in time")
-            };
-            (style, format!("shut down in {}, {how}", micros(*took_us)))
-        }
-        EventKind::EventsDropped { missed } => {
-            (Style::Warn, format!("{missed} events are missing here"))
-        }
-        // The enum may grow; its name says more than nothing.
-        other => (Style::Plain, other.name().to_owned()),
-    };
-    ("supervisor".to_owned(), style, said)
-}
-
-fn last_line(exit: Option<&ExitReport>) -> String {
-    exit.and_then(|exit| exit.last_lines.last())
-        .map(|line| format!(" (last line: {line:?})"))
-        .unwrap_or_default()
-}
-
 fn phase_style(phase: Phase) -> Style {
     match phase {
         Phase::Running => Style::Good,
@@ -408,21 +200,12 @@ fn age(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     }
 }
 
-fn micros(us: u64) -> String {
-    match us {
-        0..1000 => format!("{us} us"),
-        1000..1_000_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
-        _ => format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::output::Colour;
-    use supervisor_core::exit::{ExitReason, ExitStatus};
     use supervisor_core::status::SupervisorStatus;
-    use supervisor_core::{Incarnation, Sequence, ServiceId};
+    use supervisor_core::{Sequence, ServiceId};
 
     fn plain() -> Output {
         Output::new(Colour::Never)
@@ -462,40 +245,6 @@ mod tests {
         let row = text.lines().last().unwrap();
         assert!(row.starts_with("lsp!") && row.contains("backoff"), "{row}");
         assert!(row.ends_with("signal 9 (restart in 4s)"), "{row}");
-    }
-
-    #[test]
-    fn an_event_is_one_line_whatever_a_service_wrote() {
-        let kind = EventKind::ServiceStateChanged {
-            service: ServiceId::new("lsp").unwrap(),
-            incarnation: Incarnation::ZERO,
-            from: Phase::Running,
-            to: Phase::Backoff,
-            ready: false,
-            pid: None,
-            reason: "signal 11; restart in 1s".into(),
-            exit: Some(ExitReport {
-                status: Some(ExitStatus::Signal(11)),
-                reason: ExitReason::Crash,
-                last_lines: vec!["first".into(), "\u{1b}[31mpanic\nat the disco".into()],
-            }),
-        };
-        let line = event(
-            &SupervisorEvent {
-                version: 1,
-                id: uuid::Uuid::nil(),
-                sequence: Sequence::default(),
-                at: at(0),
-                kind,
-            },
-            plain(),
-        );
-        assert!(!line.contains('\n') && !line.contains('\u{1b}'), "{line}");
-        assert!(
-            line.contains("lsp") && line.contains("running -> backoff: signal 11"),
-            "{line}"
-        );
-        assert!(line.contains("panic"), "{line}");
     }
 
     #[test]
@@ -559,6 +308,5 @@ mod tests {
             assert_eq!(age(at(0), at(seconds)), text);
         }
         assert_eq!(age(at(5), at(0)), "0s");
-        assert_eq!(micros(1234), "1.2 ms");
     }
 }
