@@ -1,0 +1,100 @@
+//! What a child is given: its program as an absolute path, and exactly the environment its service names.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use supervisor_core::config::ServiceSpec;
+use supervisor_core::error::{SpawnError, SpawnErrorKind};
+use supervisor_core::ports::SpawnRequest;
+
+use crate::os;
+
+/// Variable that carries the mark of the supervisor that started a process.
+pub const MARK_VARIABLE: &str = "IDE_SUPERVISOR_MARK";
+/// Variable that carries the service a process was started for.
+pub const SERVICE_VARIABLE: &str = "IDE_SUPERVISOR_SERVICE";
+/// Variable that carries the run a process was started for.
+pub const INCARNATION_VARIABLE: &str = "IDE_SUPERVISOR_INCARNATION";
+
+/// Builds the child's environment: what is inherited, then the service's own, then ours.
+pub(crate) fn environment(request: &SpawnRequest, mark: &str) -> BTreeMap<OsString, OsString> {
+    let spec = &request.spec;
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
+        .filter(|(name, _)| name.to_str().is_some_and(|name| spec.inherit_environment.inherits(name)))
+        .collect();
+    variables.extend(spec.environment.iter().map(|(name, value)| (name.into(), value.into())));
+    variables.extend(request.extra_environment.iter().map(|(name, value)| (name.into(), value.into())));
+    variables.insert(MARK_VARIABLE.into(), mark.into());
+    variables.insert(SERVICE_VARIABLE.into(), request.service.as_str().into());
+    variables.insert(INCARNATION_VARIABLE.into(), request.incarnation.to_string().into());
+    variables
+}
+
+/// Finds the program the way `execvp` would, in the child's PATH, so that spawning needs no search after the fork.
+///
+/// # Errors
+/// [`SpawnErrorKind::NotFound`], or [`SpawnErrorKind::PermissionDenied`] when only files that may not be executed were found.
+pub fn find_program(
+    command: &str,
+    path: Option<&OsString>,
+    working_dir: Option<&Path>,
+) -> Result<PathBuf, SpawnError> {
+    let base = working_dir.map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_path_buf);
+    if command.contains('/') || (cfg!(windows) && command.contains('\\')) {
+        // The child resolves a relative program after it changed its directory; so do we.
+        let program = base.join(command);
+        return match os::executable(&program) {
+            Ok(()) => Ok(program),
+            Err(error) => Err(unusable(command, error)),
+        };
+    }
+    let mut denied = None;
+    for directory in path.map(std::env::split_paths).into_iter().flatten() {
+        let program = base.join(directory).join(command);
+        match os::executable(&program) {
+            Ok(()) => return Ok(program),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(denied.map_or_else(
+        || SpawnError {
+            kind: SpawnErrorKind::NotFound,
+            program: command.to_owned(),
+            reason: "no such program in the service's PATH; install it or give its full path".to_owned(),
+            source: None,
+        },
+        |error| unusable(command, error),
+    ))
+}
+
+fn unusable(command: &str, error: io::Error) -> SpawnError {
+    let (kind, reason) = match error.kind() {
+        io::ErrorKind::NotFound => (SpawnErrorKind::NotFound, "no such file"),
+        io::ErrorKind::PermissionDenied => (SpawnErrorKind::PermissionDenied, "it may not be executed; check its mode"),
+        io::ErrorKind::IsADirectory => (SpawnErrorKind::BadExecutable, "it is a directory"),
+        _ => (SpawnErrorKind::Other, "it cannot be looked at"),
+    };
+    SpawnError { kind, program: command.to_owned(), reason: reason.to_owned(), source: Some(error) }
+}
+
+/// Says what a failed start means; the program itself was found before.
+pub(crate) fn judge_spawn_error(spec: &ServiceSpec, error: io::Error) -> SpawnError {
+    let missing_dir = spec.working_dir.as_ref().is_some_and(|dir| !dir.is_dir());
+    let (kind, reason) = if missing_dir {
+        (SpawnErrorKind::BadWorkingDir, "its working directory is missing or no directory")
+    } else {
+        match os::spawn_error_kind(&error) {
+            // The file was there a moment ago, so what is missing is what its first line names.
+            SpawnErrorKind::NotFound => (SpawnErrorKind::BadExecutable, "the interpreter its first line names is missing"),
+            kind @ SpawnErrorKind::BadExecutable => (kind, "it is no program this system can run"),
+            kind @ SpawnErrorKind::PermissionDenied => (kind, "it may not be executed"),
+            kind @ SpawnErrorKind::ResourceExhausted => (kind, "descriptors, memory or process slots are used up"),
+            kind @ SpawnErrorKind::Busy => (kind, "its file is being written"),
+            kind => (kind, "the system refused"),
+        }
+    };
+    SpawnError { kind, program: spec.command.clone(), reason: reason.to_owned(), source: Some(error) }
+}

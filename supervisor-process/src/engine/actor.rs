@@ -1,0 +1,148 @@
+//! The task that owns one service: what happens becomes an event, what the machine asks for is carried out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervisor_core::lifecycle::{CommandFailure, Event, Lifecycle};
+use supervisor_core::ports::ChildHandle;
+use supervisor_core::state::ServiceState;
+use supervisor_core::{CommandId, Incarnation, Monotonic};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::shared::{Message, Shared};
+
+/// Longest sleep at a time: a deadline further away is looked at again then.
+const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The run under way.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) incarnation: Incarnation,
+    pub(super) child: Arc<dyn ChildHandle>,
+    pub(super) exited: bool,
+}
+
+/// The task's own data.
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) machine: Lifecycle,
+    pub(super) running: Option<Running>,
+    pub(super) replies: HashMap<CommandId, oneshot::Sender<Result<(), CommandFailure>>>,
+    /// Probes under way; aborted together.
+    pub(super) probes: JoinSet<Event>,
+    /// Kills, signals, waits for dependencies and for an empty set: each answers with one event.
+    pub(super) jobs: JoinSet<Event>,
+    pub(super) limits: Option<super::effects::LimitWatch>,
+    state: watch::Sender<ServiceState>,
+    next_command: u64,
+}
+
+/// Starts the task of a service; its handle is kept in the registry and joined at shutdown.
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    machine: Lifecycle,
+    mailbox: mpsc::Receiver<Message>,
+    state: watch::Sender<ServiceState>,
+) -> JoinHandle<()> {
+    let actor = Actor {
+        shared,
+        machine,
+        running: None,
+        replies: HashMap::new(),
+        probes: JoinSet::new(),
+        jobs: JoinSet::new(),
+        limits: None,
+        state,
+        next_command: 0,
+    };
+    tokio::spawn(actor.run(mailbox))
+}
+
+impl Actor {
+    async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+        let over = self.shared.over.clone();
+        loop {
+            let event = tokio::select! {
+                // In this order because an exit makes everything else of the run inert, and a command is worth
+                // more than a probe's answer; no source is busy enough to starve the ones after it.
+                biased;
+                exited = wait(self.running.as_ref()) => exited,
+                () = over.cancelled() => return,
+                message = mailbox.recv() => match message {
+                    Some(Message::Command { command, reply }) => {
+                        self.next_command += 1;
+                        let id = CommandId(self.next_command);
+                        self.replies.insert(id, reply);
+                        Event::Commanded { id, command }
+                    }
+                    Some(Message::Event(event)) => event,
+                    None => return,
+                },
+                Some(done) = self.jobs.join_next() => done.unwrap_or(Event::Tick),
+                Some(done) = self.probes.join_next() => done.unwrap_or(Event::Tick),
+                measured = measure(self.limits.as_mut()) => measured,
+                () = sleep_until(&self.shared, self.machine.next_deadline()) => Event::Tick,
+            };
+            self.handle(event).await;
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            if let Event::Exited { .. } = event
+                && let Some(running) = &mut self.running
+            {
+                running.exited = true;
+            }
+            let effects = self.machine.step(self.shared.now(), event);
+            for effect in effects {
+                self.carry_out(effect, &mut queue).await;
+            }
+        }
+        let state = self.machine.state();
+        if state.phase.may_be_alive() {
+            self.watch_emptying();
+        } else {
+            self.running = None;
+            self.limits = None;
+        }
+        self.state.send_if_modified(|known| {
+            let changed = *known != state;
+            if changed {
+                *known = state;
+            }
+            changed
+        });
+    }
+}
+
+/// Waits for the leader's end; for ever when there is none to wait for.
+async fn wait(running: Option<&Running>) -> Event {
+    let Some(running) = running.filter(|running| !running.exited) else { return std::future::pending().await };
+    let status = running.child.wait().await;
+    Event::Exited {
+        incarnation: running.incarnation,
+        status,
+        set_empty: running.child.set_is_empty(),
+        last_lines: running.child.last_lines(supervisor_core::exit::LAST_LINES_MAX),
+    }
+}
+
+async fn measure(limits: Option<&mut super::effects::LimitWatch>) -> Event {
+    match limits {
+        Some(limits) => limits.exceeded().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(shared: &Shared, deadline: Option<Monotonic>) {
+    let Some(deadline) = deadline else { return std::future::pending().await };
+    let left = deadline.since(shared.clock.monotonic());
+    if !left.is_zero() {
+        tokio::time::sleep(left.min(SLEEP_MAX)).await;
+    }
+}

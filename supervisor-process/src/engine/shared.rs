@@ -1,0 +1,179 @@
+//! What every service's task shares: the world, the registry, the budget.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use supervisor_core::ServiceId;
+use supervisor_core::config::{GroupStrategy, ServiceSpec};
+use supervisor_core::lifecycle::{Command, CommandFailure, Event};
+use supervisor_core::policy::RestartBudget;
+use supervisor_core::ports::{Clock, Entropy, EventSink, ProbeRunner, ProcessSpawner, StdioReceiver};
+use supervisor_core::state::ServiceState;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::store_queue::StoreQueue;
+use crate::SystemSpawner;
+use crate::notify::NotifySocket;
+
+/// What a service's task is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Somebody asks for something and waits for the answer.
+    Command { command: Command, reply: oneshot::Sender<Result<(), CommandFailure>> },
+    /// Something happened to it.
+    Event(Event),
+}
+
+/// One registered service, seen from outside.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) mailbox: mpsc::Sender<Message>,
+    pub(crate) state: watch::Receiver<ServiceState>,
+    pub(crate) spec: Arc<ServiceSpec>,
+    pub(crate) task: Option<JoinHandle<()>>,
+}
+
+/// Every registered service, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    order: Vec<ServiceId>,
+    handles: HashMap<ServiceId, Handle>,
+}
+
+impl Registry {
+    pub(crate) fn add(&mut self, id: ServiceId, handle: Handle) {
+        self.order.push(id.clone());
+        self.handles.insert(id, handle);
+    }
+
+    pub(crate) fn take(&mut self, id: &ServiceId) -> Option<Handle> {
+        self.order.retain(|known| known != id);
+        self.handles.remove(id)
+    }
+
+    pub(crate) fn get(&self, id: &ServiceId) -> Option<&Handle> {
+        self.handles.get(id)
+    }
+
+    pub(crate) fn contains(&self, id: &ServiceId) -> bool {
+        self.handles.contains_key(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ServiceId, &Handle)> {
+        self.order.iter().filter_map(|id| self.handles.get(id).map(|handle| (id, handle)))
+    }
+
+    /// What each service needs, as far as it is registered: stopping goes against it.
+    pub(crate) fn dependencies(&self) -> BTreeMap<ServiceId, Vec<ServiceId>> {
+        let known = |handle: &Handle| {
+            let needs = handle.spec.depends_on.iter().map(|need| need.id.clone());
+            needs.filter(|need| self.contains(need)).collect()
+        };
+        self.iter().map(|(id, handle)| (id.clone(), known(handle))).collect()
+    }
+
+    pub(crate) fn take_tasks(&mut self) -> Vec<JoinHandle<()>> {
+        self.handles.values_mut().filter_map(|handle| handle.task.take()).collect()
+    }
+}
+
+/// What every service's task shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) sink: Arc<dyn EventSink>,
+    pub(crate) spawner: Arc<dyn ProcessSpawner>,
+    /// The spawner again if it is the system's own, for reading captured output.
+    pub(crate) system: Option<Arc<SystemSpawner>>,
+    pub(crate) probes: Arc<dyn ProbeRunner>,
+    pub(crate) stdio: Option<Arc<dyn StdioReceiver>>,
+    pub(crate) notify: Option<NotifySocket>,
+    pub(crate) store: StoreQueue,
+    pub(crate) health_check_interval: Duration,
+    pub(crate) max_services: usize,
+    /// Services that are up or on their way up; at most `max_services`.
+    pub(crate) places: Mutex<HashSet<ServiceId>>,
+    pub(crate) over: CancellationToken,
+    pub(crate) closing: AtomicBool,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) budget: Mutex<RestartBudget>,
+}
+
+impl Shared {
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Each change of the registry is one call that cannot panic half-way.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn budget(&self) -> MutexGuard<'_, RestartBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn release(&self, id: &ServiceId) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Passes an event on to a service; one whose mailbox is full misses it.
+    pub(crate) fn tell(&self, id: &ServiceId, event: Event) {
+        let mailbox = self.registry().get(id).map(|handle| handle.mailbox.clone());
+        if let Some(mailbox) = mailbox
+            && mailbox.try_send(Message::Event(event)).is_err()
+        {
+            tracing::warn!(service = %id, "an event was dropped: too many messages are waiting");
+        }
+    }
+
+    /// Fails whoever depends on a service that failed for good.
+    pub(crate) fn fail_dependents(&self, of: &ServiceId, reason: &str) {
+        let dependents: Vec<_> = {
+            let registry = self.registry();
+            let needs = |spec: &ServiceSpec| spec.depends_on.iter().any(|need| need.id == *of);
+            registry.iter().filter(|(_, handle)| needs(&handle.spec)).map(|(id, _)| id.clone()).collect()
+        };
+        for dependent in dependents {
+            self.tell(&dependent, Event::DependencyFailed { cause: format!("{of}: {reason}") });
+        }
+    }
+
+    /// Restarts whoever the group's strategy restarts with a member that failed.
+    pub(crate) fn restart_group(&self, of: &ServiceId, reason: &str) {
+        let members: Vec<_> = {
+            let registry = self.registry();
+            let Some(group) = registry.get(of).and_then(|handle| handle.spec.group.clone()) else { return };
+            let in_group = |spec: &ServiceSpec| spec.group.as_ref().is_some_and(|other| other.name == group.name);
+            let all: Vec<_> =
+                registry.iter().filter(|(_, handle)| in_group(&handle.spec)).map(|(id, _)| id.clone()).collect();
+            let own = all.iter().position(|id| id == of).unwrap_or(0);
+            match group.strategy {
+                GroupStrategy::OneForOne => Vec::new(),
+                GroupStrategy::OneForAll => all.into_iter().filter(|id| id != of).collect(),
+                GroupStrategy::RestForOne => all.into_iter().skip(own + 1).collect(),
+            }
+        };
+        for member in members {
+            self.tell(&member, Event::GroupRestart { cause: format!("{of}: {reason}") });
+        }
+    }
+}
+
+/// Joins a task; a panic in it is reported, not passed on.
+pub(crate) async fn joined(task: JoinHandle<()>) {
+    if let Err(error) = task.await
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a service's task panicked");
+    }
+}

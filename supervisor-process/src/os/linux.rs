@@ -1,0 +1,422 @@
+//! Linux: fast spawning, death told by the kernel through a pidfd, signals to groups and to pinned processes.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::Access;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+use supervisor_core::error::SpawnErrorKind;
+use supervisor_core::exit::ExitStatus;
+use supervisor_core::{ProcessIdentity, Signal};
+use tokio::io::unix::AsyncFd;
+
+use super::proc_fs::{Entry, environment, variable};
+
+/// Names the layers that contain sets here.
+pub(crate) fn containment(subreaper: bool) -> Vec<String> {
+    let mut layers = vec!["process_group".to_owned(), "marked_descendants".to_owned()];
+    if subreaper {
+        layers.insert(1, "subreaper".to_owned());
+    }
+    layers
+}
+
+/// Gives the time since boot, suspend included.
+pub(crate) fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Makes orphaned descendants children of this process; a setting of the whole process.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into)
+}
+
+/// Tells whether a file can be executed by us.
+pub(crate) fn executable(program: &Path) -> io::Result<()> {
+    let found = fs::metadata(program)?;
+    if found.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    // Root may execute whatever has any execute bit; access(2) says so, but not for a file with none.
+    if found.permissions().mode() & 0o111 == 0 {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    rustix::fs::access(program, Access::EXEC_OK).map_err(Into::into)
+}
+
+/// Sorts what the system said about a start.
+pub(crate) fn spawn_error_kind(error: &io::Error) -> SpawnErrorKind {
+    use rustix::io::Errno;
+    let Some(code) = Errno::from_io_error(error) else { return SpawnErrorKind::Other };
+    match code {
+        Errno::NOENT | Errno::NOTDIR => SpawnErrorKind::NotFound,
+        Errno::ACCESS | Errno::PERM => SpawnErrorKind::PermissionDenied,
+        Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR => SpawnErrorKind::BadExecutable,
+        Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC => SpawnErrorKind::ResourceExhausted,
+        Errno::TXTBSY => SpawnErrorKind::Busy,
+        _ => SpawnErrorKind::Other,
+    }
+}
+
+/// Prepares a command so that it starts in a group of its own.
+///
+/// A group is set through `posix_spawn`'s own attribute; anything that needs a hook between fork and exec would
+/// make the standard library fork, which costs as much as the host has page tables.
+pub(crate) fn own_group(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// Registers an owned descriptor with the event loop.
+#[expect(unsafe_code, reason = "tokio's registration asks for a promise about the descriptor")]
+fn watched<T: std::os::fd::AsRawFd + std::os::fd::AsFd>(owned: T) -> io::Result<AsyncFd<T>>
+where
+    OwnedFd: From<T>,
+{
+    // SAFETY: `T` owns its descriptor (it turns into an `OwnedFd`), `AsRawFd` of an owner always gives that same
+    // descriptor, and `AsyncFd` owns `T` from here on, so it stays open and the same until it is deregistered.
+    unsafe { AsyncFd::register_with_interest(owned, tokio::io::Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// The leader of a set: pinned by a pidfd, reaped exactly once.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    ended: Mutex<Option<ExitStatus>>,
+}
+
+/// What a started command leaves in our hands.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) leader: Leader,
+    pub(crate) stdin: Option<std::process::ChildStdin>,
+    pub(crate) stdout: Option<std::process::ChildStdout>,
+    pub(crate) stderr: Option<std::process::ChildStderr>,
+}
+
+/// Starts a command; nothing of it is left when this fails.
+pub(crate) fn start(command: &mut Command) -> io::Result<Started> {
+    let mut child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    let pinned = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from).and_then(watched);
+    match pinned {
+        Ok(pidfd) => Ok(Started {
+            leader: Leader { pid, pidfd, ended: Mutex::new(None) },
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        }),
+        Err(error) => {
+            // It is our unreaped child, so its pid is certainly still its own.
+            drop(child.kill());
+            drop(child.wait());
+            Err(error)
+        }
+    }
+}
+
+impl Leader {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Waits for the end. Any number of callers, in any order, cancelled or not, get the same answer.
+    pub(crate) async fn wait(&self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.try_wait() {
+                return status;
+            }
+            // An error means that the runtime is going away; nobody is left to tell.
+            if self.pidfd.readable().await.is_err() {
+                return ExitStatus::Unknown;
+            }
+        }
+    }
+
+    /// Reaps the leader if it has ended. One lock around asking and noting, so nobody sees it reaped and not noted.
+    pub(crate) fn try_wait(&self) -> Option<ExitStatus> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.is_none() {
+            use std::os::fd::AsFd;
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            *ended = match rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options) {
+                Ok(None) | Err(rustix::io::Errno::INTR) => None,
+                Ok(Some(status)) => Some(exit_status(&status)),
+                // Somebody else reaped it, or SIGCHLD is ignored in this process: it is gone, and how is unknown.
+                Err(_) => is_gone(self.pidfd.get_ref()).then_some(ExitStatus::Unknown),
+            };
+        }
+        *ended
+    }
+
+    /// Blocks until the leader has ended and reaps it, for at most `limit`.
+    pub(crate) fn reap_within(&self, limit: Duration) {
+        let mut fds = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        let nanos = i64::from(limit.subsec_nanos());
+        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: nanos };
+        // Whether it ended or the time is up, asking once more is all that is left to do.
+        _ = rustix::event::poll(&mut fds, Some(&timeout));
+        self.try_wait();
+    }
+
+    /// Signals the whole group; an empty one is no error.
+    pub(crate) fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        if !self.group_is_ours() {
+            return Ok(());
+        }
+        match rustix::process::kill_process_group(self.pid, native(signal)) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells whether the group has no process left.
+    ///
+    /// The kernel keeps a number from being given out while a group has it, so a group that never became empty is
+    /// still ours; one whose number is a process again after our leader was reaped is a stranger's.
+    pub(crate) fn group_is_empty(&self) -> bool {
+        if self.try_wait().is_none() {
+            return false;
+        }
+        matches!(rustix::process::test_kill_process_group(self.pid), Err(rustix::io::Errno::SRCH)) || !self.group_is_ours()
+    }
+
+    fn group_is_ours(&self) -> bool {
+        self.try_wait().is_none() || rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH)
+    }
+}
+
+fn is_gone(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    if let Some(code) = status.exit_status() {
+        ExitStatus::Code(code)
+    } else if let Some(signal) = status.terminating_signal() {
+        ExitStatus::Signal(signal)
+    } else {
+        ExitStatus::Unknown
+    }
+}
+
+/// Gives the system's own signal.
+pub(crate) const fn native(signal: Signal) -> rustix::process::Signal {
+    use rustix::process::Signal as Native;
+    match signal {
+        Signal::Hup => Native::HUP,
+        Signal::Int => Native::INT,
+        Signal::Quit => Native::QUIT,
+        Signal::Abrt => Native::ABORT,
+        Signal::Usr1 => Native::USR1,
+        Signal::Usr2 => Native::USR2,
+        Signal::Kill => Native::KILL,
+        Signal::Stop => Native::STOP,
+        Signal::Cont => Native::CONT,
+        Signal::Term => Native::TERM,
+    }
+}
+
+/// A process held by a pidfd, so that its pid cannot become somebody else's while we act.
+#[derive(Debug)]
+pub(crate) struct Pinned(OwnedFd);
+
+impl Pinned {
+    /// Pins exactly this process; nothing if it is gone or its pid is somebody else's by now.
+    pub(crate) fn new(identity: &ProcessIdentity) -> Option<Self> {
+        let pid = Pid::from_raw(i32::try_from(identity.pid).ok()?)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Checked after pinning: from here on the identity cannot change.
+        let found = super::identity_of(identity.pid)?;
+        (found == *identity && !found.boot_id.is_empty()).then_some(Self(pidfd))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match rustix::process::pidfd_send_signal(&self.0, native(signal)) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Reaps a zombie that is our child and was not started by us: an orphan a subreaper was given.
+pub(crate) fn reap_orphan(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // Of one pid, never of any child; an error means that it was no child of ours.
+        _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+}
+
+/// Lists the children of this process.
+pub(crate) fn own_children() -> Vec<Entry> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .filter_map(Entry::read)
+        .collect()
+}
+
+/// What a process's environment says about who started it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Marking {
+    pub(crate) mark: String,
+    pub(crate) service: String,
+    pub(crate) incarnation: u64,
+}
+
+/// Reads the marks of a process; nothing if it has none or is not ours to read.
+pub(crate) fn marking(pid: u32) -> Option<Marking> {
+    let environment = environment(pid);
+    Some(Marking {
+        mark: variable(&environment, crate::command::MARK_VARIABLE)?.to_owned(),
+        service: variable(&environment, crate::command::SERVICE_VARIABLE)?.to_owned(),
+        incarnation: variable(&environment, crate::command::INCARNATION_VARIABLE)?.parse().ok()?,
+    })
+}
+
+/// Sets the pipes of a child: none for input unless it has a channel, ours for output.
+pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
+    command.stdin(if channel { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
+}
+
+/// A pipe that can be read without blocking.
+pub(crate) trait Pipe: Into<OwnedFd> + Send + 'static {}
+impl<T: Into<OwnedFd> + Send + 'static> Pipe for T {}
+
+/// A registered pipe.
+#[derive(Debug)]
+pub(crate) struct Source(AsyncFd<fs::File>);
+
+/// Registers a pipe with the event loop of the calling task.
+pub(crate) fn register(pipe: impl Pipe) -> io::Result<Source> {
+    let file = fs::File::from(pipe.into());
+    rustix::io::ioctl_fionbio(&file, true)?;
+    watched(file).map(Source)
+}
+
+impl Source {
+    /// Waits until there is something and reads it with `read`.
+    pub(crate) async fn read_with(
+        &mut self,
+        mut read: impl FnMut(&mut dyn io::Read) -> io::Result<usize> + Send,
+    ) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.readable_mut().await?;
+            match ready.try_io(|file| read(file.get_mut())) {
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// A datagram socket with an abstract name whose senders the kernel names.
+#[derive(Debug)]
+pub(crate) struct CredentialSocket(AsyncFd<OwnedFd>);
+
+impl CredentialSocket {
+    pub(crate) fn bind(name: &str) -> io::Result<Self> {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        sockopt::set_socket_passcred(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        watched(socket).map(Self)
+    }
+
+    /// Waits for a datagram and gives its sender's pid and its text, cut at 4 KiB.
+    pub(crate) async fn receive(&self) -> io::Result<(u32, String)> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|socket| receive_once(socket.get_ref())) {
+                Ok(Ok(Some(received))) => return Ok(received),
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+fn receive_once(socket: &OwnedFd) -> io::Result<Option<(u32, String)>> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    let mut bytes = [0; 4096];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [io::IoSliceMut::new(&mut bytes)];
+    let received = rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut sender = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmCredentials(credentials) = message {
+            sender = Some(credentials.pid.as_raw_nonzero().get().unsigned_abs());
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes[..received.bytes.min(4096)]).into_owned();
+    Ok(sender.map(|pid| (pid, text)))
+}
+
+/// Sets the resource limits of a process that was just started.
+///
+/// From outside, because a hook between fork and exec would make the standard library fork. The first instructions
+/// of the program run without them.
+pub(crate) fn limit(pid: u32, limits: &supervisor_core::config::ResourceLimits) {
+    use rustix::process::{Resource, Rlimit};
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let wanted = [
+        (Resource::Nofile, limits.open_files),
+        (Resource::Core, limits.core_dump.map(supervisor_core::text::ByteSize::bytes)),
+        (Resource::Fsize, limits.file_size.map(supervisor_core::text::ByteSize::bytes)),
+        (Resource::Nproc, limits.processes),
+    ];
+    for (resource, value) in wanted {
+        let Some(value) = value else { continue };
+        let new = Rlimit { current: Some(value), maximum: Some(value) };
+        if let Err(error) = rustix::process::prlimit(Some(pid), resource, new) {
+            tracing::warn!(?resource, value, %error, "a resource limit could not be set");
+        }
+    }
+}
+
+/// Measures a group: processes, resident bytes, processor ticks.
+pub(crate) fn group_usage(group: u32) -> Option<(u32, u64, u64)> {
+    let snapshot = super::Snapshot::take();
+    let mut picked: Vec<Entry> = snapshot.entries.iter().filter(|entry| entry.group == group).cloned().collect();
+    snapshot.close_over_descendants(&mut picked);
+    if picked.is_empty() {
+        return None;
+    }
+    let used: Vec<_> = picked.iter().filter_map(|entry| super::usage(entry.pid)).collect();
+    let processes = u32::try_from(picked.len()).unwrap_or(u32::MAX);
+    Some((processes, used.iter().map(|(memory, _)| memory).sum(), used.iter().map(|(_, ticks)| ticks).sum()))
+}
+
+/// Gives the length of so many clock ticks.
+pub(crate) fn ticks(n: u64) -> Duration {
+    Duration::from_secs(n) / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100).max(1)
+}
+
+/// Says what a process that hangs is doing, as far as the kernel tells.
+pub(crate) fn diagnosis(pid: u32) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or_else(|| "?".to_owned(), |value| value.trim_start_matches(':').trim().to_owned())
+    };
+    let waits = read("wchan");
+    let waits = if waits.is_empty() || waits == "0" { "nothing known" } else { waits.as_str() };
+    format!("state {}, waits in {waits}, {} threads, {} resident", field("State"), field("Threads"), field("VmRSS"))
+}

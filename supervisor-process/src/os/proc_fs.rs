@@ -1,0 +1,149 @@
+//! Linux: reading processes out of `/proc`; what cannot be read is treated as a stranger.
+
+use std::fs;
+use std::io::Read;
+use std::sync::OnceLock;
+
+use supervisor_core::ProcessIdentity;
+
+/// One line of `/proc/<pid>/stat`, as far as it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) pid: u32,
+    pub(crate) state: char,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) start_time: u64,
+}
+
+impl Entry {
+    /// Reads one process.
+    pub(crate) fn read(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(pid, &text)
+    }
+
+    /// The name in the second field may hold anything, parentheses and spaces included; the last one ends it.
+    fn parse(pid: u32, text: &str) -> Option<Self> {
+        let rest = &text[text.rfind(')')? + 1..];
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        // Field 22 is the start time; three were taken, and the name and pid before them.
+        let start_time = fields.nth(16)?.parse().ok()?;
+        Some(Self { pid, state, parent, group, start_time })
+    }
+
+    /// A zombie holds nothing any more but its exit status.
+    pub(crate) const fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    pub(crate) fn identity(&self) -> ProcessIdentity {
+        ProcessIdentity { boot_id: boot_id().to_owned(), pid: self.pid, start_time: self.start_time }
+    }
+}
+
+/// Every process of a moment, or as near to one as `/proc` gives.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Snapshot {
+    pub(crate) fn take() -> Self {
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let entries = pids
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(Entry::read)
+            .filter(Entry::is_alive)
+            .collect();
+        Self { entries }
+    }
+
+    /// Adds every descendant of the processes picked so far.
+    pub(crate) fn close_over_descendants(&self, picked: &mut Vec<Entry>) {
+        let mut next = 0;
+        while next < picked.len() {
+            let parent = picked[next].pid;
+            for entry in self.entries.iter().filter(|entry| entry.parent == parent) {
+                if !picked.iter().any(|known| known.pid == entry.pid) {
+                    picked.push(entry.clone());
+                }
+            }
+            next += 1;
+        }
+    }
+}
+
+/// Names this boot; empty where the kernel does not tell, and then no identity ever matches one of another boot.
+pub(crate) fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    })
+}
+
+/// Names the process that has this pid now.
+pub(crate) fn identity_of(pid: u32) -> Option<ProcessIdentity> {
+    Entry::read(pid).map(|entry| entry.identity())
+}
+
+/// Reads the variables a process was started with; empty if they are not ours to read.
+pub(crate) fn environment(pid: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // The kernel shows at most what exec was given, which it limits itself; the cap only bounds a hostile neighbour.
+    let read = fs::File::open(format!("/proc/{pid}/environ")).and_then(|file| file.take(8 << 20).read_to_end(&mut bytes));
+    if read.is_err() {
+        bytes.clear();
+    }
+    bytes
+}
+
+/// Finds one variable in what [`environment`] gave.
+pub(crate) fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
+    environment
+        .split(|byte| *byte == 0)
+        .filter_map(|pair| std::str::from_utf8(pair).ok())
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Resident bytes and processor time in clock ticks of one process.
+pub(crate) fn usage(pid: u32) -> Option<(u64, u64)> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let rest = &stat[stat.rfind(')')? + 1..];
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((pages * rustix::param::page_size() as u64, user + system))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let text = "42 (a) b) (c) S 7 42 42 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 9876 1 2";
+        let entry = Entry::parse(42, text).unwrap();
+        assert_eq!((entry.state, entry.parent, entry.group, entry.start_time), ('S', 7, 42, 9876));
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_identity() {
+        let me = std::process::id();
+        assert_eq!(identity_of(me).unwrap().pid, me);
+        assert!(Snapshot::take().entries.iter().any(|entry| entry.pid == me));
+        assert_eq!(identity_of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_variable_is_found_by_its_whole_name() {
+        let environment = b"AB=1\0A=2\0";
+        assert_eq!(variable(environment, "A"), Some("2"));
+        assert_eq!(variable(environment, "B"), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! Finding and ending what a dead supervisor left behind.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use supervisor_core::error::ProcessError;
+use supervisor_core::ports::{KillReport, MarkedProcess, ProcessTable, Survivor};
+use supervisor_core::{Incarnation, ProcessIdentity, ServiceId, Signal};
+use tokio::time::Instant;
+
+use crate::os::{self, Entry, Pinned, Snapshot};
+
+/// How long killed leftovers are looked at before their survivors are reported.
+const CONFIRM: Duration = Duration::from_secs(5);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The system's processes, looked up by identity.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemProcessTable;
+
+impl SystemProcessTable {
+    /// Makes a view of the system's processes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl ProcessTable for SystemProcessTable {
+    fn is_alive(&self, identity: &ProcessIdentity) -> bool {
+        Entry::read(identity.pid).is_some_and(|entry| entry.is_alive() && entry.identity() == *identity)
+    }
+
+    fn marked(&self, mark: &str) -> Vec<MarkedProcess> {
+        let me = std::process::id();
+        let snapshot = Snapshot::take();
+        let others = snapshot.entries.iter().filter(|entry| entry.pid != me);
+        others
+            .filter_map(|entry| {
+                let marking = os::marking(entry.pid).filter(|marking| marking.mark == mark)?;
+                Some(MarkedProcess {
+                    identity: entry.identity(),
+                    service: ServiceId::new(marking.service).ok()?,
+                    incarnation: Incarnation(marking.incarnation),
+                })
+            })
+            .collect()
+    }
+
+    async fn end(&self, processes: &[ProcessIdentity], grace: Duration) -> Result<KillReport, ProcessError> {
+        let mut left = with_descendants(processes);
+        let killed = u32::try_from(left.len()).unwrap_or(u32::MAX);
+        signal(&left, &[Signal::Term, Signal::Cont]);
+        let patience = Instant::now() + grace;
+        while !left.is_empty() && Instant::now() < patience {
+            tokio::time::sleep(LOOK).await;
+            left.retain(|identity| self.is_alive(identity));
+        }
+        let deadline = Instant::now() + CONFIRM;
+        while !left.is_empty() && Instant::now() < deadline {
+            // Frozen before they are killed, so that nothing forks between being found and being killed.
+            signal(&left, &[Signal::Stop]);
+            left = with_descendants(&left);
+            signal(&left, &[Signal::Stop, Signal::Kill]);
+            tokio::time::sleep(LOOK).await;
+            left.retain(|identity| self.is_alive(identity));
+        }
+        let survivors = left
+            .iter()
+            .filter_map(|identity| Entry::read(identity.pid).map(|entry| (identity, entry.state)))
+            .map(|(identity, state)| Survivor { identity: identity.clone(), state })
+            .collect();
+        Ok(KillReport { killed, survivors })
+    }
+}
+
+fn signal(processes: &[ProcessIdentity], signals: &[Signal]) {
+    for process in processes.iter().filter_map(Pinned::new) {
+        for signal in signals {
+            // One that is gone already is what was wanted; one that may not be signalled shows as a survivor.
+            drop(process.signal(*signal));
+        }
+    }
+}
+
+fn with_descendants(processes: &[ProcessIdentity]) -> Vec<ProcessIdentity> {
+    let snapshot = Snapshot::take();
+    let mut picked: Vec<Entry> =
+        snapshot.entries.iter().filter(|entry| processes.contains(&entry.identity())).cloned().collect();
+    snapshot.close_over_descendants(&mut picked);
+    picked.iter().map(Entry::identity).collect()
+}
