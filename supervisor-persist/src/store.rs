@@ -1,0 +1,309 @@
+//! The store: one database, one writer, a few readers, one owner.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use supervisor_core::checkpoint::{Checkpoint, CheckpointContent};
+use supervisor_core::error::DatabaseError;
+use supervisor_core::ports::{CheckpointStore, Clock, Entropy};
+use supervisor_core::state::{PendingOperation, ServiceState};
+use supervisor_core::{CheckpointId, ServiceId};
+
+use crate::anchor::Anchor;
+use crate::audit::AuditKey;
+use crate::clock::{StdClock, StdEntropy};
+use crate::lock::OwnerLock;
+use crate::readers::Readers;
+use crate::writer::Writer;
+use crate::{errors, files, open, schema};
+
+/// Keeps a supervisor's state in one SQLite database and a directory of checkpoint files.
+///
+/// A handle: clones share one store. What a call has acknowledged survives a kill and a power cut. One process at a
+/// time owns a database; the lock is released by the system however that process ends.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use supervisor_persist::StatePersistence;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let store = StatePersistence::new(directory.path().join("supervisor.db"), directory.path().join("checkpoints")).await?;
+/// let id = store.create_checkpoint(&HashMap::new(), &Vec::new()).await?;
+/// assert_eq!(store.load_latest_checkpoint().await?.id, id);
+/// store.close().await?;
+/// # Ok::<(), supervisor_core::error::DatabaseError>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct StatePersistence {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) writer: Writer,
+    pub(crate) readers: Readers,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) checkpoint_dir: PathBuf,
+    pub(crate) key: AuditKey,
+    pub(crate) anchor: Anchor,
+    pub(crate) secrets: Vec<String>,
+    pub(crate) limits: Limits,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    lock: Mutex<Option<OwnerLock>>,
+}
+
+/// How much is kept of what grows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) checkpoints: u64,
+    pub(crate) journal_rows: u64,
+    pub(crate) events: u64,
+    pub(crate) outbox_rows: u64,
+    pub(crate) outbox_bytes: u64,
+    pub(crate) dead_letters: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            checkpoints: 20,
+            journal_rows: 1_000_000,
+            events: 200_000,
+            outbox_rows: 1_000_000,
+            outbox_bytes: 1 << 30,
+            dead_letters: 10_000,
+        }
+    }
+}
+
+/// Settings of a store before it is opened.
+#[derive(Debug)]
+#[must_use]
+pub struct StatePersistenceBuilder {
+    database: PathBuf,
+    checkpoint_dir: PathBuf,
+    clock: Option<Arc<dyn Clock>>,
+    entropy: Option<Arc<dyn Entropy>>,
+    secrets: Vec<String>,
+    limits: Limits,
+}
+
+impl StatePersistenceBuilder {
+    /// Sets where time comes from; the system's clocks otherwise.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Sets where randomness comes from; the system's otherwise.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = Some(entropy);
+        self
+    }
+
+    /// Names values that must not stand in any audit row; those shorter than four bytes are not looked for.
+    pub fn secrets(mut self, secrets: impl IntoIterator<Item = String>) -> Self {
+        self.secrets
+            .extend(secrets.into_iter().filter(|secret| secret.len() >= 4));
+        self
+    }
+
+    /// Sets how many checkpoints are kept, at least 2; 20 otherwise.
+    pub fn keep_checkpoints(mut self, n: u64) -> Self {
+        self.limits.checkpoints = n.max(2);
+        self
+    }
+
+    /// Sets how many journal rows and events are kept, at least 1000 each; a million and 200,000 otherwise.
+    pub fn keep_rows(mut self, journal: u64, events: u64) -> Self {
+        self.limits.journal_rows = journal.max(1000);
+        self.limits.events = events.max(1000);
+        self
+    }
+
+    /// Opens the store, bringing its schema up to date.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Owned`] naming the process that has it, [`DatabaseError::Foreign`], [`DatabaseError::TooNew`],
+    /// [`DatabaseError::Corrupt`] and [`DatabaseError::Migration`] with the file as it was before, and what the system said.
+    ///
+    /// # Cancel safety
+    /// Safe; opening goes on in the background and its result is dropped, lock included.
+    pub async fn open(self) -> Result<StatePersistence, DatabaseError> {
+        let opened = tokio::task::spawn_blocking(move || self.open_blocking()).await;
+        opened.map_err(|error| DatabaseError::Storage {
+            action: "opening the store".into(),
+            source: error.into(),
+        })?
+    }
+
+    fn open_blocking(self) -> Result<StatePersistence, DatabaseError> {
+        schema::check_library()?;
+        let clock = self
+            .clock
+            .unwrap_or_else(|| Arc::new(StdClock(Instant::now())));
+        let path = self.database;
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or_else(|| Path::new("."));
+        files::create_private_dir(parent)
+            .map_err(|error| errors::file("creating", parent, error))?;
+        let lock = OwnerLock::take(&path, clock.wall())?;
+        let version = schema::inspect(&path)?;
+        prepare_file(&path)?;
+        if version == 0 {
+            schema::mark(&path)?;
+        }
+        let mut connection = open::writer(&path)?;
+        schema::migrate(&mut connection, version)?;
+        let dir = self.checkpoint_dir;
+        files::create_private_dir(&dir).map_err(|error| errors::file("creating", &dir, error))?;
+        let key = AuditKey::load_or_create(&path)?;
+        let anchor = Anchor::beside(&path);
+        let (writer, thread) =
+            Writer::start(connection, path.clone()).map_err(|error| DatabaseError::Storage {
+                action: "starting the writer".into(),
+                source: error.into(),
+            })?;
+        let inner = Inner {
+            writer,
+            readers: Readers::new(path),
+            clock,
+            entropy: self.entropy.unwrap_or_else(|| Arc::new(StdEntropy)),
+            checkpoint_dir: dir,
+            key,
+            anchor,
+            secrets: self.secrets,
+            limits: self.limits,
+            thread: Mutex::new(Some(thread)),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok(StatePersistence {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+/// Makes sure that the file exists with owner-only access before SQLite opens it: its log takes the same mode.
+fn prepare_file(path: &Path) -> Result<(), DatabaseError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let opened = options.open(path);
+    opened.map_err(|error| DatabaseError::Open {
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    files::make_private(path).map_err(|error| errors::file("securing", path, error))
+}
+
+impl StatePersistence {
+    /// Opens the store with default settings.
+    ///
+    /// # Errors
+    /// As for [`StatePersistenceBuilder::open`].
+    ///
+    /// # Cancel safety
+    /// As for [`StatePersistenceBuilder::open`].
+    pub async fn new(
+        db_path: impl Into<PathBuf>,
+        checkpoint_dir: impl Into<PathBuf>,
+    ) -> Result<Self, DatabaseError> {
+        Self::builder(db_path, checkpoint_dir).open().await
+    }
+
+    /// Makes settings for a store.
+    pub fn builder(
+        db_path: impl Into<PathBuf>,
+        checkpoint_dir: impl Into<PathBuf>,
+    ) -> StatePersistenceBuilder {
+        StatePersistenceBuilder {
+            database: db_path.into(),
+            checkpoint_dir: checkpoint_dir.into(),
+            clock: None,
+            entropy: None,
+            secrets: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Takes a checkpoint of these services and operations and gives its id; on return it is durable in both of its places.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; its class says whether a retry may help.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses the answer; the checkpoint may still be there.
+    #[expect(
+        clippy::ptr_arg,
+        reason = "callers pass references to collections made by Default, without naming their type"
+    )]
+    pub async fn create_checkpoint(
+        &self,
+        services: &HashMap<ServiceId, ServiceState>,
+        pending_operations: &Vec<PendingOperation>,
+    ) -> Result<CheckpointId, DatabaseError> {
+        let content = CheckpointContent {
+            services: services.clone(),
+            pending_operations: pending_operations.clone(),
+            channels: std::collections::BTreeMap::new(),
+        };
+        CheckpointStore::create(self, content).await
+    }
+
+    /// Gives the newest checkpoint that verifies.
+    ///
+    /// # Errors
+    /// [`DatabaseError::NotFound`] when there is none; [`restore`](CheckpointStore::restore) also says what was passed over.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn load_latest_checkpoint(&self) -> Result<Checkpoint, DatabaseError> {
+        let restored = self.restore().await?;
+        restored.checkpoint.ok_or_else(|| DatabaseError::NotFound {
+            subject: "checkpoint".to_owned(),
+        })
+    }
+
+    /// Commits what is waiting, cuts the write-ahead log and releases the lock; later calls answer `Closed`.
+    ///
+    /// # Errors
+    /// What cutting the log gave; everything acknowledged is durable all the same.
+    ///
+    /// # Cancel safety
+    /// Safe; call it again to finish.
+    pub async fn close(&self) -> Result<(), DatabaseError> {
+        let inner = &self.inner;
+        inner.readers.close();
+        let anchored = self.write_anchor().await;
+        let closed = inner.writer.close().await;
+        let thread = inner
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // It has answered already and only has to return.
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+        drop(
+            inner
+                .lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        closed.and(match anchored {
+            Err(DatabaseError::Closed) => Ok(()),
+            other => other,
+        })
+    }
+}
