@@ -1,1 +1,25 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+mod channel;
+mod clock;
+mod connection;
+mod endpoint;
+mod framing;
+mod machine;
+mod monitor;
+mod os;
+mod protocol;
+mod receipt;
+mod session;
+mod transport;
+
+pub use channel::{Channel, ChannelOptions, Incoming};
+pub use endpoint::{Endpoint, Handler};
+pub use machine::SendOptions;
+pub use monitor::{IpcMonitor, IpcMonitorBuilder};
+#[cfg(windows)]
+pub use os::PipeTransport;
+#[cfg(unix)]
+pub use os::UnixTransport;
+pub use receipt::{Acceptance, Receipt};
+pub use transport::{Connection, MemoryPeer, MemoryTransport, StdioSlot, TcpTransport, Transport};

@@ -1,0 +1,305 @@
+//! Cutting messages out of bytes; every length is checked before anything is allocated for it.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use supervisor_core::config::FramingKind;
+use tokio_util::codec::{Decoder, Encoder};
+
+/// Longest header block of `Content-Length` framing, in bytes.
+const HEADER_MAX: usize = 8 * 1024;
+
+/// Cuts and joins messages for one connection.
+#[derive(Debug)]
+pub(crate) struct Framing {
+    kind: FramingKind,
+    frame_max: usize,
+    junk_max: usize,
+    junk: usize,
+}
+
+impl Framing {
+    pub(crate) const fn new(kind: FramingKind, frame_max: usize, junk_max: usize) -> Self {
+        Self {
+            kind,
+            frame_max,
+            junk_max,
+            junk: 0,
+        }
+    }
+
+    fn too_large(&self, length: u64) -> io::Error {
+        broken(format!(
+            "a frame of {length} bytes exceeds {}",
+            self.frame_max
+        ))
+    }
+
+    fn decode_length(&self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let Some(head) = source.get(..4) else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if length > self.frame_max {
+            return Err(self.too_large(length as u64));
+        }
+        if source.len() < 4 + length {
+            source.reserve(4 + length - source.len());
+            return Ok(None);
+        }
+        source.advance(4);
+        Ok(Some(source.split_to(length).freeze()))
+    }
+
+    fn decode_line(&mut self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        loop {
+            let Some(end) = source.iter().position(|byte| *byte == b'\n') else {
+                return if source.len() > self.frame_max {
+                    Err(self.too_large(source.len() as u64))
+                } else {
+                    Ok(None)
+                };
+            };
+            if end > self.frame_max {
+                return Err(self.too_large(end as u64));
+            }
+            let line = source.split_to(end + 1).freeze();
+            let line = line.slice(..end);
+            let text = line
+                .strip_suffix(b"\r")
+                .map_or_else(|| line.clone(), |short| line.slice_ref(short));
+            if text.iter().any(|byte| !byte.is_ascii_whitespace()) {
+                return Ok(Some(text));
+            }
+        }
+    }
+
+    /// Reads any header order and letter case, and skips lines that are no header: servers print to the wrong stream.
+    fn decode_headers(&mut self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let mut at = 0;
+        let mut length: Option<usize> = None;
+        loop {
+            let Some(end) = source[at..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map(|end| at + end)
+            else {
+                let open = source.len() - at;
+                return if open > HEADER_MAX {
+                    Err(broken("a header line without end".to_owned()))
+                } else {
+                    Ok(None)
+                };
+            };
+            let line = source[at..end]
+                .strip_suffix(b"\r")
+                .unwrap_or(&source[at..end]);
+            let next = end + 1;
+            match (header(line)?, length) {
+                (Header::Empty, Some(length)) => return self.take_body(source, next, length),
+                (Header::Length(found), _) if found > self.frame_max => {
+                    return Err(self.too_large(found as u64));
+                }
+                (Header::Length(found), Some(known)) if found != known => {
+                    return Err(broken("two different lengths in one header".to_owned()));
+                }
+                (Header::Length(found), _) => {
+                    length = Some(found);
+                    at = next;
+                }
+                (Header::Other, _) => at = next,
+                (Header::Junk, Some(_)) => {
+                    return Err(broken(
+                        "a header block with a line that is no header".to_owned(),
+                    ));
+                }
+                (Header::Junk | Header::Empty, None) => {
+                    self.skip(source, next)?;
+                    at = 0;
+                }
+            }
+            if at > HEADER_MAX {
+                return Err(broken("a header block without end".to_owned()));
+            }
+        }
+    }
+
+    fn take_body(
+        &mut self,
+        source: &mut BytesMut,
+        start: usize,
+        length: usize,
+    ) -> io::Result<Option<Bytes>> {
+        if source.len() < start + length {
+            source.reserve(start + length - source.len());
+            return Ok(None);
+        }
+        source.advance(start);
+        self.junk = 0;
+        Ok(Some(source.split_to(length).freeze()))
+    }
+
+    fn skip(&mut self, source: &mut BytesMut, bytes: usize) -> io::Result<()> {
+        self.junk += bytes;
+        if self.junk > self.junk_max {
+            return Err(broken(format!(
+                "more than {} bytes between frames are no frame",
+                self.junk_max
+            )));
+        }
+        source.advance(bytes);
+        Ok(())
+    }
+}
+
+enum Header {
+    Empty,
+    Length(usize),
+    Other,
+    Junk,
+}
+
+fn header(line: &[u8]) -> io::Result<Header> {
+    if line.is_empty() {
+        return Ok(Header::Empty);
+    }
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+        return Ok(Header::Junk);
+    };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.eq_ignore_ascii_case(b"content-length") {
+        let text = std::str::from_utf8(value).unwrap_or_default().trim();
+        let length = text.parse().map_err(|_| {
+            broken(format!(
+                "a length of {:?}",
+                text.chars().take(20).collect::<String>()
+            ))
+        })?;
+        return Ok(Header::Length(length));
+    }
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+    Ok(if !name.is_empty() && name.iter().all(token) {
+        Header::Other
+    } else {
+        Header::Junk
+    })
+}
+
+fn broken(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+impl Decoder for Framing {
+    type Item = Bytes;
+    type Error = io::Error;
+
+    fn decode(&mut self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        match self.kind {
+            FramingKind::Length => self.decode_length(source),
+            FramingKind::Mcp => self.decode_line(source),
+            FramingKind::Lsp => self.decode_headers(source),
+        }
+    }
+}
+
+impl Encoder<Bytes> for Framing {
+    type Error = io::Error;
+
+    fn encode(&mut self, frame: Bytes, target: &mut BytesMut) -> io::Result<()> {
+        if frame.len() > self.frame_max {
+            return Err(self.too_large(frame.len() as u64));
+        }
+        match self.kind {
+            FramingKind::Length => {
+                target.put_u32(u32::try_from(frame.len()).map_err(|_| self.too_large(u64::MAX))?);
+            }
+            // Exactly this letter case and nothing else: some servers never answer another header.
+            FramingKind::Lsp => {
+                target.put_slice(format!("Content-Length: {}\r\n\r\n", frame.len()).as_bytes());
+            }
+            FramingKind::Mcp if frame.contains(&b'\n') => {
+                return Err(broken("a line feed inside of a message".to_owned()));
+            }
+            FramingKind::Mcp => {}
+        }
+        target.put_slice(&frame);
+        if self.kind == FramingKind::Mcp {
+            target.put_u8(b'\n');
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(kind: FramingKind, bytes: &[u8], step: usize) -> Result<Vec<String>, String> {
+        let mut framing = Framing::new(kind, 1000, 100);
+        let mut source = BytesMut::new();
+        let mut frames = Vec::new();
+        for piece in bytes.chunks(step) {
+            source.extend_from_slice(piece);
+            while let Some(frame) = framing
+                .decode(&mut source)
+                .map_err(|error| error.to_string())?
+            {
+                frames.push(String::from_utf8_lossy(&frame).into_owned());
+            }
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn what_is_written_is_read_however_it_is_split() {
+        for kind in [FramingKind::Length, FramingKind::Lsp, FramingKind::Mcp] {
+            let mut framing = Framing::new(kind, 1000, 100);
+            let mut bytes = BytesMut::new();
+            for text in ["{}", "{\"a\":\"ü\"}", "[1,2,3]"] {
+                framing
+                    .encode(Bytes::from_static(text.as_bytes()), &mut bytes)
+                    .unwrap();
+            }
+            for step in 1..bytes.len() {
+                assert_eq!(
+                    cut(kind, &bytes, step).unwrap(),
+                    ["{}", "{\"a\":\"ü\"}", "[1,2,3]"],
+                    "{kind:?} by {step}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostile_length_is_refused_before_anything_is_allocated() {
+        assert!(cut(FramingKind::Length, &[0xff, 0xff, 0xff, 0xff], 1).is_err());
+        for length in ["9999999999", "-1", "1e3", "99999999999999999999999", ""] {
+            let bytes = format!("Content-Length: {length}\r\n\r\n");
+            assert!(
+                cut(FramingKind::Lsp, bytes.as_bytes(), 1).is_err(),
+                "{length}"
+            );
+        }
+        assert!(
+            cut(
+                FramingKind::Lsp,
+                b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+                4
+            )
+            .is_err()
+        );
+        assert!(cut(FramingKind::Mcp, &[b'x'; 2000], 64).is_err());
+    }
+
+    #[test]
+    fn junk_between_frames_is_skipped_up_to_its_limit() {
+        let noisy = b"hello from the server\n\ncontent-length: 2\r\nContent-Type: x\r\n\r\n{}";
+        assert_eq!(cut(FramingKind::Lsp, noisy, 3).unwrap(), ["{}"]);
+        let much = [
+            b"junk line\n".repeat(50),
+            b"Content-Length: 2\r\n\r\n{}".to_vec(),
+        ]
+        .concat();
+        assert!(cut(FramingKind::Lsp, &much, 7).is_err());
+    }
+}

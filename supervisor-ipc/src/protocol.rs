@@ -1,0 +1,184 @@
+//! What a frame says: our own envelope, or JSON-RPC for language servers and MCP servers.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use supervisor_core::config::FramingKind;
+use supervisor_core::message::IpcMessage;
+
+/// Version of our own envelope.
+pub(crate) const ENVELOPE_VERSION: u32 = 1;
+
+/// One frame of our own envelope.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "k")]
+pub(crate) enum Envelope {
+    /// The first frame of each side.
+    #[serde(rename = "hello")]
+    Hello { version: u32 },
+    /// A message, numbered within its connection.
+    #[serde(rename = "m")]
+    Message { s: u64, m: IpcMessage },
+    /// Message `s` arrived; `d` when its id had been seen before.
+    #[serde(rename = "a")]
+    Ack { s: u64, d: bool },
+    /// The answer to message `s`.
+    #[serde(rename = "r")]
+    Reply { s: u64, p: Value },
+    /// A question for a sign of life.
+    #[serde(rename = "ping")]
+    Ping { s: u64 },
+    /// The sign of life.
+    #[serde(rename = "pong")]
+    Pong { s: u64 },
+}
+
+/// What a frame from the peer says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Heard {
+    /// Message `s` arrived there.
+    Ack { s: u64, duplicate: bool },
+    /// The answer to message `s`.
+    Reply { s: u64, reply: Value },
+    /// A message nobody asked for.
+    Message(IpcMessage),
+    /// The peer asks something of us and expects this frame back.
+    Answer(Bytes, Option<IpcMessage>),
+    /// A sign of life.
+    Alive,
+}
+
+/// How messages are written and read on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Our own envelope: every message is acknowledged.
+    Own,
+    /// JSON-RPC 2.0: requests are answered, notifications are not.
+    JsonRpc,
+}
+
+impl Protocol {
+    pub(crate) const fn of(framing: FramingKind) -> Self {
+        match framing {
+            FramingKind::Length => Self::Own,
+            FramingKind::Lsp | FramingKind::Mcp => Self::JsonRpc,
+        }
+    }
+
+    /// Whether the peer says something about a message that expects no reply.
+    pub(crate) const fn acknowledges(self) -> bool {
+        matches!(self, Self::Own)
+    }
+
+    /// Writes a message as number `s` of its connection.
+    pub(crate) fn encode(
+        self,
+        s: u64,
+        message: &IpcMessage,
+        expects_reply: bool,
+    ) -> Result<Bytes, serde_json::Error> {
+        match self {
+            Self::Own => serde_json::to_vec(&Envelope::Message {
+                s,
+                m: message.clone(),
+            }),
+            Self::JsonRpc => {
+                let mut object =
+                    serde_json::json!({ "jsonrpc": "2.0", "method": message.message_type });
+                if expects_reply {
+                    object["id"] = s.into();
+                }
+                if !message.payload.is_null() {
+                    object["params"] = message.payload.clone();
+                }
+                serde_json::to_vec(&object)
+            }
+        }
+        .map(Bytes::from)
+    }
+
+    /// Writes a question for a sign of life. Every language server must answer a request it does not know whose name
+    /// begins with `$/`; an MCP server knows `ping`.
+    pub(crate) fn ping(self, s: u64, framing: FramingKind) -> Bytes {
+        let object = match (self, framing) {
+            (Self::Own, _) => serde_json::to_value(Envelope::Ping { s }).unwrap_or_default(),
+            (Self::JsonRpc, FramingKind::Mcp) => {
+                serde_json::json!({ "jsonrpc": "2.0", "id": s, "method": "ping" })
+            }
+            (Self::JsonRpc, _) => {
+                serde_json::json!({ "jsonrpc": "2.0", "id": s, "method": "$/supervisor/ping" })
+            }
+        };
+        Bytes::from(object.to_string())
+    }
+
+    /// Reads a frame.
+    pub(crate) fn decode(
+        self,
+        frame: &[u8],
+        now: chrono::DateTime<chrono::Utc>,
+    ) -> Result<Heard, String> {
+        match self {
+            Self::Own => decode_own(frame),
+            Self::JsonRpc => decode_rpc(frame, now),
+        }
+    }
+}
+
+fn decode_own(frame: &[u8]) -> Result<Heard, String> {
+    let envelope: Envelope = serde_json::from_slice(frame).map_err(|error| error.to_string())?;
+    Ok(match envelope {
+        Envelope::Ack { s, d } => Heard::Ack { s, duplicate: d },
+        Envelope::Reply { s, p } => Heard::Reply { s, reply: p },
+        Envelope::Message { s, m } => {
+            let ack = serde_json::to_vec(&Envelope::Ack { s, d: false })
+                .map_err(|error| error.to_string())?;
+            Heard::Answer(ack.into(), Some(m))
+        }
+        Envelope::Ping { s } => {
+            let pong =
+                serde_json::to_vec(&Envelope::Pong { s }).map_err(|error| error.to_string())?;
+            Heard::Answer(pong.into(), None)
+        }
+        Envelope::Pong { .. } | Envelope::Hello { .. } => Heard::Alive,
+    })
+}
+
+fn decode_rpc(frame: &[u8], now: chrono::DateTime<chrono::Utc>) -> Result<Heard, String> {
+    let value: Value = serde_json::from_slice(frame).map_err(|error| error.to_string())?;
+    let object = value.as_object().ok_or("a message that is no object")?;
+    let message = |method: &str| IpcMessage {
+        id: uuid::Uuid::nil(),
+        message_type: method.to_owned(),
+        payload: object.get("params").cloned().unwrap_or_default(),
+        timestamp: now,
+        retry_count: 0,
+    };
+    match (
+        object.get("method").and_then(Value::as_str),
+        object.get("id"),
+    ) {
+        (Some(method), Some(id)) => {
+            // Answered at once: a server that waits for us while we wait for it would wait for ever.
+            let answer = serde_json::json!({
+                "jsonrpc": "2.0", "id": id,
+                "error": { "code": -32601, "message": "not supported by this client" }
+            });
+            Ok(Heard::Answer(
+                Bytes::from(answer.to_string()),
+                Some(message(method)),
+            ))
+        }
+        (Some(method), None) => Ok(Heard::Message(message(method))),
+        (None, Some(id)) => {
+            let s = id.as_u64().ok_or("an answer to a number never given")?;
+            let reply = match (object.get("result"), object.get("error")) {
+                (Some(result), None) => serde_json::json!({ "result": result }),
+                (_, Some(error)) => serde_json::json!({ "error": error }),
+                (None, None) => return Err("an answer without result and error".to_owned()),
+            };
+            Ok(Heard::Reply { s, reply })
+        }
+        (None, None) => Err("a message without method and id".to_owned()),
+    }
+}

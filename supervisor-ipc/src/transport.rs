@@ -1,0 +1,213 @@
+//! What carries the bytes of a channel.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use supervisor_core::error::{ErrorClass, IpcError};
+use supervisor_core::ports::{ChildStdio, StdioReceiver};
+use supervisor_core::{Incarnation, ServiceId};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+/// A connection: bytes in and bytes out. Dropping both halves closes it.
+pub struct Connection {
+    /// What the peer sends.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// What the peer receives.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl Connection {
+    /// Splits a stream that goes both ways.
+    pub fn of(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+        }
+    }
+}
+
+/// Makes connections to one peer.
+///
+/// Promise: each success is a fresh connection that shares nothing with the one before.
+#[async_trait]
+pub trait Transport: Send + Sync + std::fmt::Debug {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`IpcError::Connect`], whose class says whether trying again may help.
+    ///
+    /// # Cancel safety
+    /// Safe; nothing is left open.
+    async fn connect(&self) -> Result<Connection, IpcError>;
+
+    /// Names what carries the bytes, for people.
+    fn describe(&self) -> String;
+
+    /// Whether connecting waits by itself until the peer is there, as for a service's own pipes; it is then not
+    /// bounded by the connect timeout.
+    fn waits(&self) -> bool {
+        false
+    }
+}
+
+pub(crate) fn connect_error(transport: &str, class: ErrorClass, error: std::io::Error) -> IpcError {
+    IpcError::Connect {
+        channel: String::new(),
+        transport: transport.to_owned(),
+        class,
+        source: error.into(),
+    }
+}
+
+/// Connects over TCP.
+#[derive(Debug, Clone)]
+pub struct TcpTransport {
+    address: String,
+}
+
+impl TcpTransport {
+    /// Connects to `host:port`.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for TcpTransport {
+    async fn connect(&self) -> Result<Connection, IpcError> {
+        let failed = |error| connect_error(&self.describe(), ErrorClass::Transient, error);
+        let stream = TcpStream::connect(&self.address).await.map_err(failed)?;
+        // A message is written whole; waiting for more to fill a packet only delays it.
+        stream.set_nodelay(true).map_err(failed)?;
+        Ok(Connection::of(stream))
+    }
+
+    fn describe(&self) -> String {
+        format!("tcp {}", self.address)
+    }
+}
+
+/// Takes over a service's standard input and output each time it starts.
+///
+/// Give it to the process engine as its [`StdioReceiver`] and to the channel as its transport: every incarnation of
+/// the service is then a generation of the channel.
+#[derive(Debug)]
+pub struct StdioSlot {
+    newest: watch::Sender<Option<Incarnation>>,
+    pipes: Mutex<Option<ChildStdio>>,
+}
+
+impl Default for StdioSlot {
+    fn default() -> Self {
+        Self {
+            newest: watch::Sender::new(None),
+            pipes: Mutex::new(None),
+        }
+    }
+}
+
+impl StdioReceiver for StdioSlot {
+    fn attach(&self, _: &ServiceId, incarnation: Incarnation, stdio: ChildStdio) {
+        *self.pipes.lock().unwrap_or_else(PoisonError::into_inner) = Some(stdio);
+        self.newest.send_replace(Some(incarnation));
+    }
+}
+
+#[async_trait]
+impl Transport for StdioSlot {
+    async fn connect(&self) -> Result<Connection, IpcError> {
+        let mut newest = self.newest.subscribe();
+        loop {
+            let taken = self
+                .pipes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(stdio) = taken {
+                let failed = |error| connect_error("stdio", ErrorClass::Transient, error);
+                let reader = tokio::process::ChildStdout::from_std(stdio.stdout).map_err(failed)?;
+                let writer = tokio::process::ChildStdin::from_std(stdio.stdin).map_err(failed)?;
+                return Ok(Connection {
+                    reader: Box::new(reader),
+                    writer: Box::new(writer),
+                });
+            }
+            if newest.changed().await.is_err() {
+                let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
+                return Err(connect_error("stdio", ErrorClass::Permanent, error));
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        "stdio".to_owned()
+    }
+
+    fn waits(&self) -> bool {
+        true
+    }
+}
+
+/// Connects inside of this process, for tests.
+#[derive(Debug)]
+pub struct MemoryTransport {
+    peers: mpsc::Sender<DuplexStream>,
+    buffer: usize,
+}
+
+/// The other side of a [`MemoryTransport`].
+#[derive(Debug)]
+pub struct MemoryPeer {
+    connections: mpsc::Receiver<DuplexStream>,
+}
+
+impl MemoryTransport {
+    /// Makes a transport whose pipes hold `buffer` bytes, and its other side.
+    #[must_use]
+    pub fn new(buffer: usize) -> (Self, MemoryPeer) {
+        // One connection waits at a time; the next attempt waits for it to be taken.
+        let (peers, connections) = mpsc::channel(1);
+        (Self { peers, buffer }, MemoryPeer { connections })
+    }
+}
+
+impl MemoryPeer {
+    /// Waits for the next connection; nothing when the transport is gone.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn accept(&mut self) -> Option<DuplexStream> {
+        self.connections.recv().await
+    }
+}
+
+#[async_trait]
+impl Transport for MemoryTransport {
+    async fn connect(&self) -> Result<Connection, IpcError> {
+        let (ours, theirs) = tokio::io::duplex(self.buffer);
+        let gone = |_| {
+            connect_error(
+                "memory",
+                ErrorClass::Transient,
+                std::io::ErrorKind::ConnectionRefused.into(),
+            )
+        };
+        self.peers.send(theirs).await.map_err(gone)?;
+        Ok(Connection::of(ours))
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+}

@@ -1,0 +1,288 @@
+//! Channels against real peers: in memory, over a Unix socket, over a child's pipes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use supervisor_core::config::{FramingKind, RecoveryConfig};
+use supervisor_core::error::IpcError;
+use supervisor_core::message::{ChannelState, IpcMessage, Outcome};
+use supervisor_core::ports::{OwnedSyncSession, StateSynchronizer};
+use supervisor_ipc::{
+    Acceptance, Channel, ChannelOptions, Endpoint, IpcMonitor, MemoryTransport, SendOptions,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use uuid::Uuid;
+
+fn message(payload: serde_json::Value) -> IpcMessage {
+    IpcMessage {
+        id: Uuid::new_v4(),
+        message_type: "t".into(),
+        payload,
+        timestamp: chrono::DateTime::UNIX_EPOCH,
+        retry_count: 0,
+    }
+}
+
+fn asking() -> SendOptions {
+    SendOptions {
+        expect_reply: true,
+        ..SendOptions::default()
+    }
+}
+
+async fn register(config: RecoveryConfig) -> (IpcMonitor, Channel) {
+    let monitor = IpcMonitor::with_config(config);
+    let channel = monitor.register_channel("svc".to_owned()).await.unwrap();
+    (monitor, channel)
+}
+
+fn echo() -> Endpoint<impl supervisor_ipc::Handler> {
+    Endpoint::new(|message: IpcMessage| async move {
+        (!message.payload.is_null()).then_some(message.payload)
+    })
+}
+
+#[tokio::test]
+async fn a_message_sent_while_the_peer_is_down_is_answered_when_it_is_back() {
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    let receipt = channel.send_with(message(7.into()), asking()).await;
+    assert_eq!(receipt.accepted().unwrap(), Acceptance::Buffered);
+    let (transport, mut peer) = MemoryTransport::new(64);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    tokio::spawn(async move { echo().serve(peer.accept().await.unwrap()).await });
+    let Outcome::Answered { reply, .. } = receipt.await else {
+        panic!("not answered")
+    };
+    assert_eq!(reply, 7);
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_and_returns_loses_and_doubles_nothing() {
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    let handled = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&handled);
+    let service = tokio::spawn(async move {
+        let endpoint = Endpoint::new(move |_: IpcMessage| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async { None }
+        });
+        // Cut in the middle of every connection but the last; the endpoint remembers what it handled.
+        for limit in [3000_u64, 5000, u64::MAX] {
+            let stream = peer.accept().await.unwrap();
+            let (reader, writer) = tokio::io::split(stream);
+            let joined = tokio::io::join(reader.take(limit), writer);
+            drop(endpoint.serve(joined).await);
+        }
+    });
+    let receipts = futures_util::future::join_all(
+        (0..100).map(|n| channel.send(message(serde_json::json!(n)))),
+    )
+    .await;
+    for receipt in receipts {
+        let outcome = receipt.await;
+        assert!(outcome.delivered(), "{outcome:?}");
+    }
+    assert_eq!(handled.load(Ordering::Relaxed), 100);
+    assert_eq!(channel.status().generation.get(), 3);
+    service.abort();
+}
+
+#[tokio::test]
+async fn a_full_buffer_refuses_at_once_and_says_so() {
+    let config = RecoveryConfig {
+        max_buffered_messages: 2,
+        ..RecoveryConfig::default()
+    };
+    let (monitor, channel) = register(config).await;
+    let _first = channel.send(message(1.into())).await;
+    let _second = channel.send(message(2.into())).await;
+    let refused = monitor.send_message("svc", message(3.into())).await;
+    assert!(matches!(
+        refused.accepted(),
+        Err(IpcError::BufferFull { .. })
+    ));
+    assert!(matches!(refused.await, Outcome::Rejected { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_nobody_takes_expires() {
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    let receipt = channel.send(message(1.into())).await;
+    assert_eq!(receipt.outcome().await, Outcome::Expired);
+}
+
+#[tokio::test]
+async fn the_same_id_again_is_the_same_message() {
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    let once = message(1.into());
+    let _first = channel.send(once.clone()).await;
+    let again = channel.send(once).await;
+    assert_eq!(again.accepted().unwrap(), Acceptance::Duplicate);
+    assert_eq!(channel.status().buffered, 1);
+}
+
+#[tokio::test]
+async fn an_unknown_channel_and_a_bad_configuration_are_named() {
+    let monitor = IpcMonitor::with_config(RecoveryConfig {
+        max_attempts: 0,
+        ..RecoveryConfig::default()
+    });
+    let error = monitor.register_channel("x").await.unwrap_err();
+    assert!(
+        matches!(&error, IpcError::Config(config) if config.field() == "max_attempts"),
+        "{error}"
+    );
+    let receipt = monitor.send_message("x", message(1.into())).await;
+    assert!(matches!(
+        receipt.accepted(),
+        Err(IpcError::UnknownChannel { .. })
+    ));
+}
+
+#[tokio::test]
+async fn the_same_name_is_the_same_channel_unless_it_is_set_up_otherwise() {
+    let (monitor, _channel) = register(RecoveryConfig::default()).await;
+    assert!(monitor.register_channel("svc").await.is_ok());
+    let other = ChannelOptions {
+        framing: FramingKind::Lsp,
+        ..ChannelOptions::default()
+    };
+    assert!(matches!(
+        monitor.register_channel_with("svc", other).await,
+        Err(IpcError::AlreadyRegistered { .. })
+    ));
+}
+
+#[derive(Debug)]
+struct Greeting;
+
+#[async_trait]
+impl StateSynchronizer for Greeting {
+    async fn synchronize(&self, session: &mut OwnedSyncSession) -> Result<(), IpcError> {
+        session
+            .send(br#"{"jsonrpc":"2.0","id":"sync","method":"initialize"}"#.to_vec())
+            .await?;
+        let answer = session.receive().await?;
+        assert!(String::from_utf8_lossy(&answer).contains("capabilities"));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_peers_state_is_restored_before_anything_else_flows() {
+    let monitor = IpcMonitor::with_config(RecoveryConfig::default());
+    let options = ChannelOptions {
+        framing: FramingKind::Mcp,
+        ..ChannelOptions::default()
+    };
+    let channel = monitor.register_channel_with("mcp", options).await.unwrap();
+    channel.set_synchronizer(Arc::new(Greeting)).await.unwrap();
+    let receipt = channel
+        .send_with(message(serde_json::json!({"a": 1})), asking())
+        .await;
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    let mut stream = tokio::io::BufStream::new(peer.accept().await.unwrap());
+    let mut line = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line)
+        .await
+        .unwrap();
+    assert!(line.contains("initialize"), "{line}");
+    stream
+        .write_all(b"{\"id\":\"sync\",\"result\":{\"capabilities\":{}}}\n")
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    line.clear();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line)
+        .await
+        .unwrap();
+    let request: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(request["method"], "t");
+    let answer = serde_json::json!({"jsonrpc": "2.0", "id": request["id"], "result": "done"});
+    stream
+        .write_all(format!("{answer}\n").as_bytes())
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    let Outcome::Answered { reply, .. } = receipt.await else {
+        panic!("not answered")
+    };
+    assert_eq!(reply["result"], "done");
+}
+
+#[tokio::test]
+async fn a_hostile_frame_ends_the_connection_and_nothing_else() {
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    let mut stream = peer.accept().await.unwrap();
+    stream.write_all(&[0xff; 64]).await.unwrap();
+    let stream = peer.accept().await.unwrap();
+    tokio::spawn(async move { echo().serve(stream).await });
+    assert!(
+        channel
+            .send(message(serde_json::Value::Null))
+            .await
+            .await
+            .delivered()
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_service_on_a_unix_socket_may_come_later_and_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("svc.sock");
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    channel
+        .attach(Arc::new(supervisor_ipc::UnixTransport::new(&path)))
+        .await
+        .unwrap();
+    for generation in 1..=2 {
+        let receipt = channel
+            .send_with(message(generation.into()), asking())
+            .await;
+        drop(std::fs::remove_file(&path));
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        channel.retry_now().await.unwrap();
+        let service = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            echo().serve(stream).await
+        });
+        assert!(
+            tokio::time::timeout(Duration::from_secs(20), receipt.outcome())
+                .await
+                .unwrap()
+                .delivered()
+        );
+        assert_eq!(channel.status().generation.get(), generation);
+        service.abort();
+        drop(service.await);
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while channel.status().state == ChannelState::Ready {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn shutting_down_ends_every_message_and_every_task() {
+    let (monitor, channel) = register(RecoveryConfig::default()).await;
+    let receipt = channel.send(message(1.into())).await;
+    monitor.shutdown(Duration::from_secs(5)).await;
+    assert!(matches!(receipt.await, Outcome::NotSent { .. }));
+    assert!(matches!(
+        channel.send(message(2.into())).await.await,
+        Outcome::Rejected { .. }
+    ));
+}
