@@ -169,11 +169,20 @@ mod tests {
 
     #[test]
     fn requests_and_answers_survive_being_written_and_read() {
-        let request = Request { id: 7, call: Call::Logs { service: ServiceId::new("a").unwrap(), limit: 5 } };
+        let request = Request {
+            id: 7,
+            call: Call::Logs {
+                service: ServiceId::new("a").unwrap(),
+                limit: 5,
+            },
+        };
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(text, r#"{"id":7,"call":"logs","service":"a","limit":5}"#);
         assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
-        let answer = Answer { id: 7, body: Body::Missed(3) };
+        let answer = Answer {
+            id: 7,
+            body: Body::Missed(3),
+        };
         let text = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer);
     }

@@ -1,0 +1,101 @@
+//! Settings of a supervisor before it is made.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use supervisor_core::config::SupervisorConfig;
+use supervisor_core::error::{ProcessError, SupervisorError};
+use supervisor_core::ports::{Clock, Entropy};
+use supervisor_core::status::SupervisorPhase;
+use supervisor_process::{SystemClock, SystemEntropy};
+use tokio::sync::{OnceCell, watch};
+
+use super::bus::EventBus;
+use super::operations::Operations;
+use super::{Inner, Mode, Supervisor};
+use crate::state_dir::STATE_DIR_NAME;
+
+/// Settings of a supervisor before it is made.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct SupervisorBuilder {
+    config: SupervisorConfig,
+    state_dir: Option<PathBuf>,
+    subreaper: bool,
+    clock: Option<Arc<dyn Clock>>,
+    entropy: Option<Arc<dyn Entropy>>,
+}
+
+impl SupervisorBuilder {
+    /// Sets the supervisor's own settings.
+    pub fn config(mut self, config: SupervisorConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the directory that holds database, checkpoints, logs and socket; `.ide-supervisor` in the working
+    /// directory otherwise.
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
+        self
+    }
+
+    /// Adopts orphaned descendants of services, so that a double fork does not escape.
+    ///
+    /// It is a setting of the whole process (`PR_SET_CHILD_SUBREAPER`), so a library host decides; the program asks for it.
+    ///
+    /// # Platform
+    /// Linux only; ignored elsewhere.
+    pub fn subreaper(mut self, wanted: bool) -> Self {
+        self.subreaper = wanted;
+        self
+    }
+
+    /// Sets where time comes from; the system's clocks otherwise.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Sets where randomness comes from; the system's otherwise.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = Some(entropy);
+        self
+    }
+
+    /// Makes the supervisor; nothing is opened or started yet.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Config`] naming the field, or [`ProcessError::Os`] when there is no working directory.
+    pub fn build(self) -> Result<Supervisor, SupervisorError> {
+        self.config.validate()?;
+        let wanted = self.state_dir.unwrap_or_else(|| STATE_DIR_NAME.into());
+        let state_dir = std::path::absolute(&wanted).map_err(|source| ProcessError::Os {
+            action: format!("finding the state directory {}", wanted.display()),
+            source: source.into(),
+        })?;
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let entropy = self
+            .entropy
+            .unwrap_or_else(|| Arc::new(SystemEntropy::new()));
+        let inner = Inner {
+            config: self.config,
+            state_dir,
+            subreaper: self.subreaper,
+            started_at: clock.wall(),
+            bus: EventBus::new(Arc::clone(&clock), Arc::clone(&entropy)),
+            operations: Operations::new(Arc::clone(&clock), Arc::clone(&entropy)),
+            clock,
+            entropy,
+            parts: OnceCell::new(),
+            phase: watch::Sender::new(SupervisorPhase::Idle),
+            culprits: watch::Sender::new(Vec::new()),
+            finished: watch::Sender::new(None),
+            mode: Mutex::new(Mode::default()),
+            gate: tokio::sync::Mutex::new(()),
+        };
+        Ok(Supervisor {
+            inner: Arc::new(inner),
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Registering services, and starting what stored state says they deserve.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use supervisor_core::ServiceId;
+use supervisor_core::config::{ServiceSpec, start_layers};
+use supervisor_core::error::{ServiceFailure, SupervisorError};
+use supervisor_core::journal::{Actor, AuditAction};
+use supervisor_core::ports::EventSink;
+use supervisor_core::state::PendingOperation;
+use supervisor_core::status::SupervisorPhase;
+
+use super::open::Parts;
+use super::recovery::{Resumption, resumption};
+use super::{Supervisor, checkpoints, shutdown, tasks};
+
+impl Supervisor {
+    /// Gives what the supervisor before this one had begun and not finished, for a host to resume.
+    ///
+    /// Commands given to services need nothing more: what was asked for is part of their state.
+    ///
+    /// # Errors
+    /// What opening the state directory may give.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn recovered_operations(&self) -> Result<&[PendingOperation], SupervisorError> {
+        Ok(&self.parts().await?.recovered.operations)
+    }
+
+    pub(super) async fn register(
+        &self,
+        spec: ServiceSpec,
+        actor: Actor,
+    ) -> Result<ServiceId, SupervisorError> {
+        let parts = self.parts().await?;
+        let result = self.register_in(parts, spec.clone()).await;
+        match &result {
+            Ok(id) => parts.audit.note(
+                actor,
+                AuditAction::Registration,
+                id.as_str(),
+                format!("runs {:?}", spec.command),
+            ),
+            Err(error) => {
+                let subject: String = spec
+                    .id
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(64)
+                    .collect();
+                parts.audit.note(
+                    actor,
+                    AuditAction::Refusal,
+                    subject,
+                    format!("registration: {error}"),
+                );
+            }
+        }
+        result
+    }
+
+    async fn register_in(
+        &self,
+        parts: &Parts,
+        spec: ServiceSpec,
+    ) -> Result<ServiceId, SupervisorError> {
+        if *self.inner.phase.borrow() >= SupervisorPhase::ShuttingDown {
+            return Err(SupervisorError::ShuttingDown);
+        }
+        spec.validate()?;
+        let id = spec.service_id()?;
+        self.check_places(parts, &spec, &id)?;
+        let restored = parts.recovered.states.get(&id).cloned();
+        let id = parts.engine.register(spec.clone(), restored).await?;
+        if let Some(binding) = &spec.channel
+            && let Err(error) = parts.hub.bind(&parts.ipc, &id, binding).await
+        {
+            // Half a service is worse than none.
+            if let Err(undo) = parts.engine.remove(&id).await {
+                tracing::error!(%undo, service = %id, "a refused registration could not be taken back");
+            }
+            return Err(error);
+        }
+        if *self.inner.phase.borrow() == SupervisorPhase::Running && spec.autostart {
+            parts.engine.start(&id).await?;
+        }
+        Ok(id)
+    }
+
+    /// Services that start by themselves need a place each; one more than there are is refused before it is known.
+    fn check_places(
+        &self,
+        parts: &Parts,
+        spec: &ServiceSpec,
+        id: &ServiceId,
+    ) -> Result<(), SupervisorError> {
+        let limit = self.inner.config.max_concurrent_services;
+        let others = parts
+            .engine
+            .states()
+            .into_iter()
+            .filter(|state| state.id != *id);
+        let taken = others
+            .filter(|state| {
+                parts
+                    .engine
+                    .spec(&state.id)
+                    .is_some_and(|spec| spec.autostart)
+            })
+            .count();
+        if spec.autostart && taken >= limit {
+            return Err(SupervisorError::TooManyServices {
+                service: id.clone(),
+                limit,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, id: &ServiceId, actor: Actor) -> Result<(), SupervisorError> {
+        let parts = self.parts().await?;
+        parts.engine.remove(id).await?;
+        parts.hub.unbind(&parts.ipc, id).await;
+        supervisor_core::ports::StateStore::remove(&parts.store, id).await?;
+        parts
+            .audit
+            .note(actor, AuditAction::Registration, id.as_str(), "removed");
+        Ok(())
+    }
+
+    pub(super) async fn begin_monitoring(&self) -> Result<(), SupervisorError> {
+        let parts = self.parts().await?;
+        let _gate = self.inner.gate.lock().await;
+        match *self.inner.phase.borrow() {
+            SupervisorPhase::Idle | SupervisorPhase::Recovering => {}
+            SupervisorPhase::Running => return Ok(()),
+            SupervisorPhase::ShuttingDown | SupervisorPhase::Stopped => {
+                return Err(SupervisorError::ShuttingDown);
+            }
+        }
+        self.inner.phase.send_replace(SupervisorPhase::Recovering);
+        if let Some(event) = parts.recovered.event() {
+            parts.sink.publish(event);
+        }
+        let layers = start_layers(&dependencies(parts))?;
+        let result = self.start_layers(parts, layers).await;
+        self.inner.phase.send_replace(SupervisorPhase::Running);
+        let started = [
+            tasks::spawn(checkpoints::run(self.downgrade())),
+            tasks::spawn(shutdown::watch_critical(self.downgrade())),
+        ];
+        parts
+            .tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .extend(started);
+        self.checkpoint(Actor::Supervisor).await?;
+        result
+    }
+
+    /// Starts every layer's services together. A service that waits for its dependency does so in its own
+    /// machine, so nothing here waits for readiness.
+    async fn start_layers(
+        &self,
+        parts: &Parts,
+        layers: Vec<Vec<ServiceId>>,
+    ) -> Result<(), SupervisorError> {
+        let recovered = &parts.recovered;
+        let mut starts = Vec::new();
+        for id in layers.into_iter().flatten() {
+            let Some(spec) = parts.engine.spec(&id) else {
+                continue;
+            };
+            let decision = resumption(recovered.clean, spec.autostart, recovered.states.get(&id));
+            starts.push(async move {
+                let result = match decision {
+                    Resumption::Start => parts.engine.start(&id).await,
+                    Resumption::Resume => parts.engine.resume(&id).await,
+                    Resumption::Leave => Ok(()),
+                };
+                result
+                    .err()
+                    .map(|error| ServiceFailure { service: id, error })
+            });
+        }
+        let attempted = starts.len();
+        let failures: Vec<_> = join_all(starts).await.into_iter().flatten().collect();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(SupervisorError::Partial {
+            operation: "starting".into(),
+            attempted,
+            failures,
+        })
+    }
+}
+
+pub(super) fn dependencies(parts: &Parts) -> BTreeMap<ServiceId, Vec<ServiceId>> {
+    let states = parts.engine.states();
+    let needs = |id: &ServiceId| {
+        let spec = parts.engine.spec(id);
+        spec.map(|spec| spec.depends_on.iter().map(|need| need.id.clone()).collect())
+            .unwrap_or_default()
+    };
+    states
+        .iter()
+        .map(|state| (state.id.clone(), needs(&state.id)))
+        .collect()
+}

@@ -1,0 +1,223 @@
+//! Joining the engines: storage first, then what a dead predecessor left behind, then processes and channels.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use supervisor_core::error::{SupervisorError, chain};
+use supervisor_core::event::EventKind;
+use supervisor_core::journal::{Actor, AuditAction};
+use supervisor_core::ports::{
+    AuditLog, CheckpointStore, EventSink, EventStore, ProcessTable, StateStore, StdioReceiver,
+};
+use supervisor_core::state::{PendingOperation, ServiceState};
+use supervisor_core::status::SupervisorPhase;
+use supervisor_core::{CheckpointId, Sequence, ServiceId};
+use supervisor_ipc::IpcMonitor;
+use supervisor_persist::StatePersistence;
+use supervisor_process::{Engine, SystemProcessTable};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::channels::ChannelHub;
+use super::recovery::{after_clean_end, ended_cleanly, newest_states};
+use super::sink::{AuditQueue, Sink};
+use super::{Inner, Supervisor};
+use crate::state_dir::StateDir;
+
+/// How long what a dead supervisor left behind may take to end by itself before it is killed.
+const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
+
+/// The engines, joined.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) store: StatePersistence,
+    pub(super) engine: Engine,
+    pub(super) ipc: IpcMonitor,
+    pub(super) hub: Arc<ChannelHub>,
+    pub(super) sink: Arc<Sink>,
+    pub(super) audit: AuditQueue,
+    pub(super) recovered: Recovered,
+    pub(super) last_checkpoint: watch::Sender<Option<CheckpointId>>,
+    /// Background tasks, joined at shutdown.
+    pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// The tasks that store events and audit rows, joined last.
+    pub(super) writers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What was found of an earlier supervisor.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub(super) clean: bool,
+    pub(super) states: HashMap<ServiceId, ServiceState>,
+    pub(super) operations: Vec<PendingOperation>,
+    pub(super) source: String,
+    pub(super) rejected: Vec<String>,
+    pub(super) swept: u64,
+}
+
+impl Supervisor {
+    /// Gives the engines, joining them at the first call.
+    pub(super) async fn parts(&self) -> Result<&Parts, SupervisorError> {
+        if *self.inner.phase.borrow() >= SupervisorPhase::ShuttingDown
+            && self.inner.parts.get().is_none()
+        {
+            return Err(SupervisorError::ShuttingDown);
+        }
+        self.inner.parts.get_or_try_init(|| open(&self.inner)).await
+    }
+}
+
+async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
+    let dir = StateDir::open(&inner.state_dir)?;
+    let store = StatePersistence::builder(
+        dir.join(&inner.config.database_path),
+        dir.join(&inner.config.checkpoint_dir),
+    )
+    .clock(Arc::clone(&inner.clock))
+    .entropy(Arc::clone(&inner.entropy))
+    .open()
+    .await?;
+    let recovered = read_stored(&store).await?;
+    let swept = sweep(&dir.mark()).await;
+    let recovered = Recovered { swept, ..recovered };
+
+    let events_head = EventStore::head(&store).await?;
+    let event_writer = inner.bus.store_into(Arc::new(store.clone()), events_head);
+    let (audit, audit_writer) = AuditQueue::start(Arc::new(store.clone()) as Arc<dyn AuditLog>);
+    let sink = Arc::new(Sink {
+        bus: Arc::clone(&inner.bus),
+        audit: audit.clone(),
+        culprits: inner.culprits.clone(),
+    });
+    let events: Arc<dyn EventSink> = Arc::clone(&sink) as _;
+    let hub = Arc::new(ChannelHub::default());
+    let engine = Engine::builder()
+        .clock(Arc::clone(&inner.clock))
+        .entropy(Arc::clone(&inner.entropy))
+        .sink(Arc::clone(&events))
+        .store(Arc::new(store.clone()) as Arc<dyn StateStore>)
+        .stdio(Arc::clone(&hub) as Arc<dyn StdioReceiver>)
+        .mark(dir.mark())
+        .log_dir(dir.join("logs"))
+        .health_check_interval(inner.config.health_check_interval)
+        .max_services(inner.config.max_concurrent_services)
+        .subreaper(inner.subreaper)
+        .build()?;
+    let ipc = IpcMonitor::builder(supervisor_core::config::RecoveryConfig::default())
+        .clock(Arc::clone(&inner.clock))
+        .entropy(Arc::clone(&inner.entropy))
+        .sink(events)
+        .build();
+    note_recovery(&audit, &recovered);
+    let newest = CheckpointStore::list(&store, 1)
+        .await?
+        .first()
+        .map(|summary| summary.id);
+    Ok(Parts {
+        store,
+        engine,
+        ipc,
+        hub,
+        sink,
+        audit,
+        recovered,
+        last_checkpoint: watch::Sender::new(newest),
+        tasks: Mutex::new(Vec::new()),
+        writers: Mutex::new(vec![event_writer, audit_writer]),
+    })
+}
+
+/// Walks the restore ladder and lays the newer transitions over what it found.
+async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorError> {
+    let restored = store.restore().await?;
+    let stored = StateStore::load(store).await?;
+    let head = EventStore::head(store).await?;
+    let last = EventStore::read(store, Sequence(head.get().saturating_sub(1)), 1).await?;
+    let clean = ended_cleanly(last.first());
+    let (services, operations) = restored
+        .checkpoint
+        .map(|checkpoint| (checkpoint.services, checkpoint.pending_operations))
+        .unwrap_or_default();
+    let mut states = newest_states(services, stored);
+    if clean {
+        states = states
+            .into_iter()
+            .map(|(id, state)| (id, after_clean_end(state)))
+            .collect();
+    }
+    let rejected = restored
+        .rejected
+        .iter()
+        .map(|rung| format!("{}: {}", rung.source, rung.reason))
+        .collect();
+    Ok(Recovered {
+        clean,
+        states,
+        operations: if clean { Vec::new() } else { operations },
+        source: restored.source,
+        rejected,
+        swept: 0,
+    })
+}
+
+/// Ends every process that carries this state directory's mark: its supervisor is gone, for we hold its lock.
+async fn sweep(mark: &str) -> u64 {
+    let table = SystemProcessTable::new();
+    let found = table.marked(mark);
+    if found.is_empty() {
+        return 0;
+    }
+    let identities: Vec<_> = found
+        .iter()
+        .map(|process| process.identity.clone())
+        .collect();
+    match table.end(&identities, LEFTOVER_GRACE).await {
+        Ok(report) if report.survivors.is_empty() => {}
+        Ok(report) => {
+            let survivors: Vec<_> = report.survivors.iter().map(ToString::to_string).collect();
+            tracing::error!(
+                ?survivors,
+                "processes of the supervisor before this one survived a kill"
+            );
+        }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "leftovers of the supervisor before this one")
+        }
+    }
+    found.len() as u64
+}
+
+fn note_recovery(audit: &AuditQueue, recovered: &Recovered) {
+    if recovered.clean && recovered.rejected.is_empty() && recovered.swept == 0 {
+        return;
+    }
+    let detail = format!(
+        "unclean end: {}; {} services, {} pending operations, {} processes ended; passed over: [{}]",
+        !recovered.clean,
+        recovered.states.len(),
+        recovered.operations.len(),
+        recovered.swept,
+        recovered.rejected.join("; ")
+    );
+    audit.note(
+        Actor::Supervisor,
+        AuditAction::Recovery,
+        recovered.source.as_str(),
+        detail,
+    );
+}
+
+impl Recovered {
+    /// The event that tells subscribers, if there is anything to tell.
+    pub(super) fn event(&self) -> Option<EventKind> {
+        let something = !self.clean || self.swept > 0 || !self.rejected.is_empty();
+        something.then(|| EventKind::Recovered {
+            source: self.source.clone(),
+            services: self.states.len() as u64,
+            pending_operations: self.operations.len() as u64,
+            swept: self.swept,
+            rejected: self.rejected.clone(),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Where the engines' events go: to the bus, to the audit trail, and to whoever must act on a critical failure.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use supervisor_core::ServiceId;
+use supervisor_core::event::EventKind;
+use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
+use supervisor_core::ports::{AuditLog, EventSink};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::bus::EventBus;
+use super::tasks;
+
+/// Audit rows waiting to be stored. At the bound rows are counted instead, and the gap is stored as a row.
+const AUDIT_QUEUE_MAX: usize = 8192;
+/// Audit rows given to the store at once; it commits them together.
+const AUDIT_BATCH_MAX: usize = 64;
+
+/// A critical service that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Culprit {
+    pub(super) service: ServiceId,
+    pub(super) reason: String,
+}
+
+/// Queues audit rows; never blocks.
+#[derive(Debug, Clone)]
+pub(super) struct AuditQueue {
+    sender: Arc<Mutex<Option<mpsc::Sender<AuditRecord>>>>,
+    missed: Arc<AtomicU64>,
+}
+
+impl AuditQueue {
+    /// Stores rows until the queue is closed; the task then ends.
+    pub(super) fn start(log: Arc<dyn AuditLog>) -> (Self, JoinHandle<()>) {
+        let (sender, receiver) = mpsc::channel(AUDIT_QUEUE_MAX);
+        let missed = Arc::new(AtomicU64::new(0));
+        let task = tasks::spawn(store_rows(log, receiver, Arc::clone(&missed)));
+        (
+            Self {
+                sender: Arc::new(Mutex::new(Some(sender))),
+                missed,
+            },
+            task,
+        )
+    }
+
+    pub(super) fn note(
+        &self,
+        actor: Actor,
+        action: AuditAction,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+    ) {
+        let record = AuditRecord {
+            actor,
+            action,
+            subject: subject.into(),
+            detail: detail.into(),
+        };
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        if sender
+            .as_ref()
+            .is_none_or(|sender| sender.try_send(record).is_err())
+        {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes no more rows; the task ends once it has stored what is waiting.
+    pub(super) fn close(&self) {
+        drop(
+            self.sender
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+}
+
+async fn store_rows(
+    log: Arc<dyn AuditLog>,
+    mut receiver: mpsc::Receiver<AuditRecord>,
+    missed: Arc<AtomicU64>,
+) {
+    let mut batch = Vec::with_capacity(AUDIT_BATCH_MAX);
+    while receiver.recv_many(&mut batch, AUDIT_BATCH_MAX).await > 0 {
+        let gap = missed.swap(0, Ordering::Relaxed);
+        if gap > 0 {
+            batch.push(AuditRecord {
+                actor: Actor::Supervisor,
+                action: AuditAction::Audit,
+                subject: "audit".to_owned(),
+                detail: format!(
+                    "{gap} rows are missing here: they came faster than they could be stored"
+                ),
+            });
+        }
+        // Polled in order, so they are queued in order, and committed as one group.
+        let results = join_all(batch.drain(..).map(|record| log.append(record))).await;
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        if failed > 0 {
+            missed.fetch_add(failed as u64, Ordering::Relaxed);
+            tracing::error!(
+                failed,
+                "audit rows could not be stored; the gap will be marked"
+            );
+        }
+    }
+}
+
+/// The engines' sink.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) bus: Arc<EventBus>,
+    pub(super) audit: AuditQueue,
+    pub(super) culprits: watch::Sender<Vec<Culprit>>,
+}
+
+impl EventSink for Sink {
+    fn publish(&self, event: EventKind) {
+        match &event {
+            EventKind::ServiceStateChanged {
+                service,
+                incarnation,
+                from,
+                to,
+                reason,
+                ..
+            } if from != to => {
+                let detail = format!("#{incarnation} {from} -> {to}: {reason}");
+                self.audit.note(
+                    Actor::Supervisor,
+                    AuditAction::ServiceState,
+                    service.as_str(),
+                    detail,
+                );
+            }
+            EventKind::ServiceGaveUp {
+                service,
+                critical: true,
+                reason,
+                ..
+            } => {
+                let culprit = Culprit {
+                    service: service.clone(),
+                    reason: reason.clone(),
+                };
+                // The first one starts the shutdown; those that fail meanwhile are recorded beside it.
+                self.culprits.send_modify(|culprits| culprits.push(culprit));
+            }
+            EventKind::CheckpointQuarantined { source, reason } => {
+                let detail = format!("quarantined: {reason}");
+                self.audit.note(
+                    Actor::Supervisor,
+                    AuditAction::Checkpoint,
+                    source.as_str(),
+                    detail,
+                );
+            }
+            _ => {}
+        }
+        self.bus.publish(event);
+    }
+}
