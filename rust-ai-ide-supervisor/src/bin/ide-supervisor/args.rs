@@ -1,6 +1,5 @@
 //! The command line.
 
-#[cfg(test)] // until the commands that need a running supervisor are here
 pub(crate) mod running;
 
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use crate::services::DemoService;
 
 const AFTER_HELP: &str = "\
 Start here:
+  ide-supervisor demo           watch three services be supervised, broken and recovered
   ide-supervisor config init    write an example ide-supervisor.toml
   ide-supervisor doctor         check this machine";
 
@@ -39,6 +39,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Running(running::RunningCommand),
+
     /// Writes, checks or describes the configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -62,6 +65,10 @@ pub(crate) enum Command {
     /// Runs one of the services `demo` supervises.
     #[command(subcommand, hide = true)]
     DemoService(DemoService),
+
+    /// Runs the supervisor `demo` watches and kills.
+    #[command(hide = true)]
+    DemoSupervisor(Target),
 }
 
 #[derive(Debug, Subcommand)]

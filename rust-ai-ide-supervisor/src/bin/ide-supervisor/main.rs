@@ -5,7 +5,6 @@ mod commands;
 mod exit_code;
 mod os;
 mod output;
-#[cfg(test)] // until the commands that show states and events are here
 mod render;
 mod services;
 

@@ -177,3 +177,31 @@ fn open_files() -> Check {
         Check::ok("open files", detail)
     }
 }
+
+/// Requests to read the configuration again (SIGHUP).
+pub(crate) struct Reloads(tokio::signal::unix::Signal);
+
+impl Reloads {
+    /// Waits for the next request.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Listens for requests to read the configuration again.
+pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
+    signal(SignalKind::hangup()).map(Reloads)
+}
+
+/// Lets a command start in a group of its own, so that the terminal's signals do not reach it.
+pub(crate) fn own_session(command: &mut tokio::process::Command) {
+    command.process_group(0);
+}
+
+/// Kills a process of the demo by its pid.
+pub(crate) fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        // It may be gone already, which is what was wanted.
+        _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}

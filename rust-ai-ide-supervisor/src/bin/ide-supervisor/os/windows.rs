@@ -45,3 +45,30 @@ pub(crate) fn state_dir_checks(dir: &Path) -> Vec<Check> {
 pub(crate) fn system_checks() -> Vec<Check> {
     vec![Check::ok("containment", "job objects")]
 }
+
+/// Requests to read the configuration again; there is no signal for it here, `ide-supervisor reload` does it.
+pub(crate) struct Reloads;
+
+impl Reloads {
+    /// Waits for ever.
+    pub(crate) async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Listens for requests to read the configuration again.
+pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
+    Ok(Reloads)
+}
+
+/// Lets a command start without a console of ours.
+pub(crate) fn own_session(command: &mut tokio::process::Command) {
+    const DETACHED_PROCESS: u32 = 0x8;
+    command.creation_flags(DETACHED_PROCESS);
+}
+
+/// Kills a process of the demo by its pid.
+pub(crate) fn kill(pid: u32) {
+    let mut command = std::process::Command::new("taskkill");
+    drop(command.args(["/F", "/PID", &pid.to_string()]).status());
+}
