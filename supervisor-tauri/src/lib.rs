@@ -1,0 +1,1 @@
+//! A Tauri 2 plugin.
