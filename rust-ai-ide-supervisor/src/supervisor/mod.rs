@@ -96,7 +96,6 @@ impl Supervisor {
     }
 
     /// Makes a supervisor with settings of one's own.
-    #[must_use]
     pub fn builder() -> SupervisorBuilder {
         SupervisorBuilder::default()
     }

@@ -182,7 +182,7 @@ async fn sweep(mark: &str) -> u64 {
             );
         }
         Err(error) => {
-            tracing::error!(error = %chain(&error), "leftovers of the supervisor before this one")
+            tracing::error!(error = %chain(&error), "leftovers of the supervisor before this one");
         }
     }
     found.len() as u64

@@ -234,6 +234,19 @@ fn cut(text: &str, columns: usize) -> String {
     short
 }
 
+/// Writes traces to stderr: warnings, or every step when asked for; RUST_LOG overrides both.
+pub(crate) fn start_logging(detailed: bool) {
+    let level = if detailed { "debug" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .finish();
+    // An error means that somebody set one up before, which then stays.
+    drop(tracing::subscriber::set_global_default(subscriber));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,14 +296,4 @@ mod tests {
     fn what_a_service_wrote_cannot_move_the_cursor() {
         assert_eq!(clean("\u{1b}[2Jx\u{202e}y\tz"), "\u{fffd}[2Jx\u{fffd}y z");
     }
-}
-
-/// Writes traces to stderr: warnings, or every step when asked for; RUST_LOG overrides both.
-pub(crate) fn start_logging(detailed: bool) {
-    let level = if detailed { "debug" } else { "warn" };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).finish();
-    // An error means that somebody set one up before, which then stays.
-    drop(tracing::subscriber::set_global_default(subscriber));
 }

@@ -23,9 +23,15 @@ pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure
     super::block_on(async {
         match command {
             RunningCommand::Status(status) => show_status(&status, output).await,
-            RunningCommand::Start(services) => each(services, |service| Call::Start { service }, "started").await,
-            RunningCommand::Stop(services) => each(services, |service| Call::Stop { service }, "stopped").await,
-            RunningCommand::Restart(services) => each(services, |service| Call::Restart { service }, "restarted").await,
+            RunningCommand::Start(services) => {
+                each(services, |service| Call::Start { service }, "started").await
+            }
+            RunningCommand::Stop(services) => {
+                each(services, |service| Call::Stop { service }, "stopped").await
+            }
+            RunningCommand::Restart(services) => {
+                each(services, |service| Call::Restart { service }, "restarted").await
+            }
             RunningCommand::Down(target) => down(&target).await,
             RunningCommand::Reload(target) => reload(&target).await,
             RunningCommand::Logs(logs) => show_logs(&logs, output).await,
@@ -41,20 +47,25 @@ pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure
 /// Gives the state directory that is meant; without a configuration file there is no supervisor to ask.
 fn state_dir(target: &Target) -> Result<std::path::PathBuf, Failure> {
     target.state_dir().map_err(|error| {
-        Failure::new(Exit::NoSupervisor, chain(&error)).help("name the supervisor with --state-dir or --config")
+        Failure::new(Exit::NoSupervisor, chain(&error))
+            .help("name the supervisor with --state-dir or --config")
     })
 }
 
 async fn connect(target: &Target) -> Result<ControlClient, Failure> {
     let dir = state_dir(target)?;
-    ControlClient::connect(&dir).await.map_err(|error| failure(&error))
+    ControlClient::connect(&dir)
+        .await
+        .map_err(|error| failure(&error))
 }
 
 pub(super) fn failure(error: &ClientError) -> Failure {
     match error {
         ClientError::NotRunning { .. } => Failure::new(Exit::NoSupervisor, error.to_string())
             .help("`ide-supervisor up` starts one; --state-dir names another directory"),
-        ClientError::Failed(report) => Failure::new(Exit::of_error_code(&report.code), report.message.clone()),
+        ClientError::Failed(report) => {
+            Failure::new(Exit::of_error_code(&report.code), report.message.clone())
+        }
         other => Failure::new(Exit::Failed, chain(other)),
     }
 }
@@ -68,7 +79,10 @@ async fn ask(client: &mut ControlClient, call: Call) -> Result<Body, Failure> {
 }
 
 fn unexpected() -> Failure {
-    Failure::new(Exit::Failed, "the supervisor gave an answer that fits no question; are both of the same version?")
+    Failure::new(
+        Exit::Failed,
+        "the supervisor gave an answer that fits no question; are both of the same version?",
+    )
 }
 
 async fn show_status(status: &Status, output: Output) -> Result<(), Failure> {
@@ -85,9 +99,19 @@ async fn show_status(status: &Status, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn print_status(client: &mut ControlClient, json: bool, output: Output) -> Result<(), Failure> {
-    let Body::Status(report) = ask(client, Call::Status).await? else { return Err(unexpected()) };
-    if json { output.json(&report) } else { output.raw(&render::status(&report, chrono::Utc::now(), output)) }
+async fn print_status(
+    client: &mut ControlClient,
+    json: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let Body::Status(report) = ask(client, Call::Status).await? else {
+        return Err(unexpected());
+    };
+    if json {
+        output.json(&report)
+    } else {
+        output.raw(&render::status(&report, chrono::Utc::now(), output))
+    }
 }
 
 /// Waits for the next event, or for Ctrl-C.
@@ -114,7 +138,10 @@ async fn each(
                 let message = format!("{id}: {}", failure.message);
                 failed = Some(match failed {
                     None => Failure { message, ..failure },
-                    Some(first) => Failure { message: format!("{}\n{message}", first.message), ..first },
+                    Some(first) => Failure {
+                        message: format!("{}\n{message}", first.message),
+                        ..first
+                    },
                 });
             }
         }
@@ -138,13 +165,20 @@ async fn down(target: &Target) -> Result<(), Failure> {
 fn is_owned(dir: &Path) -> bool {
     let mut name = SupervisorConfig::default().database_path.into_os_string();
     name.push(".lock");
-    let Ok(file) = std::fs::File::open(dir.join(name)) else { return false };
-    matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
+    let Ok(file) = std::fs::File::open(dir.join(name)) else {
+        return false;
+    };
+    matches!(
+        file.try_lock_shared(),
+        Err(std::fs::TryLockError::WouldBlock)
+    )
 }
 
 async fn reload(target: &Target) -> Result<(), Failure> {
     let mut client = connect(target).await?;
-    let Body::Reloaded(report) = ask(&mut client, Call::Reload).await? else { return Err(unexpected()) };
+    let Body::Reloaded(report) = ask(&mut client, Call::Reload).await? else {
+        return Err(unexpected());
+    };
     progress(&super::up::described(&report));
     Ok(())
 }
@@ -154,9 +188,17 @@ async fn show_logs(logs: &Logs, output: Output) -> Result<(), Failure> {
     let mut last = None;
     let mut limit = logs.lines as usize;
     loop {
-        let call = Call::Logs { service: logs.id.clone(), limit };
-        let Body::Logs(lines) = ask(&mut client, call).await? else { return Err(unexpected()) };
-        let seen = last.as_ref().and_then(|last| lines.iter().rposition(|line| line == last)).map_or(0, |at| at + 1);
+        let call = Call::Logs {
+            service: logs.id.clone(),
+            limit,
+        };
+        let Body::Logs(lines) = ask(&mut client, call).await? else {
+            return Err(unexpected());
+        };
+        let seen = last
+            .as_ref()
+            .and_then(|last| lines.iter().rposition(|line| line == last))
+            .map_or(0, |at| at + 1);
         for line in &lines[seen..] {
             output.line(&render::log_line(line, output))?;
         }
@@ -165,7 +207,8 @@ async fn show_logs(logs: &Logs, output: Output) -> Result<(), Failure> {
             return Ok(());
         }
         limit = 1000;
-        let signals = |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
+        let signals =
+            |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
             () = os::asked_to_end().map_err(signals)? => return Ok(()),
@@ -176,7 +219,11 @@ async fn show_logs(logs: &Logs, output: Output) -> Result<(), Failure> {
 async fn show_events(events: &Events, output: Output) -> Result<(), Failure> {
     let mut client = connect(&events.target).await?;
     let print = |event: &supervisor_core::event::SupervisorEvent| {
-        if events.json { output.json(event) } else { output.line(&render::event::line(event, output)) }
+        if events.json {
+            output.json(event)
+        } else {
+            output.line(&render::event::line(event, output))
+        }
     };
     // Followed before the stored ones are read, so that nothing falls between the two.
     let mut follower = None;
@@ -185,14 +232,21 @@ async fn show_events(events: &Events, output: Output) -> Result<(), Failure> {
         connected.follow().await.map_err(|error| failure(&error))?;
         follower = Some(connected);
     }
-    let call = Call::Events { after: None, limit: events.lines as usize };
-    let Body::Events(stored) = ask(&mut client, call).await? else { return Err(unexpected()) };
+    let call = Call::Events {
+        after: None,
+        limit: events.lines as usize,
+    };
+    let Body::Events(stored) = ask(&mut client, call).await? else {
+        return Err(unexpected());
+    };
     let mut shown = Sequence::ZERO;
     for event in &stored {
         print(event)?;
         shown = event.sequence;
     }
-    let Some(mut follower) = follower else { return Ok(()) };
+    let Some(mut follower) = follower else {
+        return Ok(());
+    };
     while let Some(followed) = next(&mut follower).await? {
         match followed {
             Followed::Event(event) if event.sequence > shown => print(&event)?,
@@ -231,26 +285,47 @@ async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Fa
     match command {
         CheckpointCommand::Create(plain) => {
             let mut client = connect(&plain.target).await?;
-            let Body::CheckpointCreated(id) = ask(&mut client, Call::CheckpointCreate).await? else {
+            let Body::CheckpointCreated(id) = ask(&mut client, Call::CheckpointCreate).await?
+            else {
                 return Err(unexpected());
             };
-            if plain.json { output.json(&serde_json::json!({ "id": id })) } else { output.line(&id.to_string()) }
+            if plain.json {
+                output.json(&serde_json::json!({ "id": id }))
+            } else {
+                output.line(&id.to_string())
+            }
         }
         CheckpointCommand::List(listing) => {
-            let list = list(&mut source(&listing.plain.target).await?, listing.lines as usize).await?;
-            if listing.plain.json { output.json(&list) } else { output.table(&render::checkpoints(&list, chrono::Utc::now())) }
+            let list = list(
+                &mut source(&listing.plain.target).await?,
+                listing.lines as usize,
+            )
+            .await?;
+            if listing.plain.json {
+                output.json(&list)
+            } else {
+                output.table(&render::checkpoints(&list, chrono::Utc::now()))
+            }
         }
         CheckpointCommand::Show { id, plain } => {
             let shown = load(&mut source(&plain.target).await?, id).await?;
-            if plain.json { output.json(&shown) } else { show_checkpoint(&shown, output) }
+            if plain.json {
+                output.json(&shown)
+            } else {
+                show_checkpoint(&shown, output)
+            }
         }
-        CheckpointCommand::Verify { id, plain } => verify(&mut source(&plain.target).await?, id, plain.json, output).await,
+        CheckpointCommand::Verify { id, plain } => {
+            verify(&mut source(&plain.target).await?, id, plain.json, output).await
+        }
     }
 }
 
 async fn list(source: &mut Source, limit: usize) -> Result<Vec<CheckpointSummary>, Failure> {
     match source {
-        Source::Stored(store) => CheckpointStore::list(store, limit).await.map_err(|error| stored(&error)),
+        Source::Stored(store) => CheckpointStore::list(store, limit)
+            .await
+            .map_err(|error| stored(&error)),
         Source::Live(client) => match ask(client, Call::CheckpointList { limit }).await? {
             Body::Checkpoints(list) => Ok(list),
             _ => Err(unexpected()),
@@ -268,21 +343,34 @@ async fn load(source: &mut Source, id: Option<CheckpointId>) -> Result<RestoreSu
             }
         }
         (Source::Stored(store), Some(id)) => {
-            let checkpoint = CheckpointStore::load(store, id).await.map_err(|error| stored(&error))?;
-            Ok(RestoreSummary { checkpoint, source: format!("checkpoint {id}"), rejected: Vec::new() })
+            let checkpoint = CheckpointStore::load(store, id)
+                .await
+                .map_err(|error| stored(&error))?;
+            Ok(RestoreSummary {
+                checkpoint,
+                source: format!("checkpoint {id}"),
+                rejected: Vec::new(),
+            })
         }
         (Source::Stored(store), None) => {
             let restored = store.restore().await.map_err(|error| stored(&error))?;
             let none = || Failure::new(Exit::Failed, "there is no checkpoint");
             let checkpoint = restored.checkpoint.ok_or_else(none)?;
-            Ok(RestoreSummary { checkpoint, source: restored.source, rejected: restored.rejected })
+            Ok(RestoreSummary {
+                checkpoint,
+                source: restored.source,
+                rejected: restored.rejected,
+            })
         }
     }
 }
 
 fn show_checkpoint(shown: &RestoreSummary, output: Output) -> Result<(), Failure> {
     let checkpoint = &shown.checkpoint;
-    output.line(&format!("{} ({}), taken {}", checkpoint.id, shown.source, checkpoint.created_at))?;
+    output.line(&format!(
+        "{} ({}), taken {}",
+        checkpoint.id, shown.source, checkpoint.created_at
+    ))?;
     output.line(&format!(
         "journal sequence {}, {} services, {} pending operations, {} channels",
         checkpoint.sequence,
@@ -293,7 +381,10 @@ fn show_checkpoint(shown: &RestoreSummary, output: Output) -> Result<(), Failure
     let mut services: Vec<_> = checkpoint.services.values().collect();
     services.sort_by(|a, b| a.id.cmp(&b.id));
     for state in services {
-        let line = format!("  {}  {} #{}  {} restarts  {}", state.id, state.phase, state.incarnation, state.restarts, state.reason);
+        let line = format!(
+            "  {}  {} #{}  {} restarts  {}",
+            state.id, state.phase, state.incarnation, state.restarts, state.reason
+        );
         output.line(&line)?;
     }
     for rung in &shown.rejected {
@@ -302,15 +393,26 @@ fn show_checkpoint(shown: &RestoreSummary, output: Output) -> Result<(), Failure
     Ok(())
 }
 
-async fn verify(source: &mut Source, id: Option<CheckpointId>, json: bool, output: Output) -> Result<(), Failure> {
+async fn verify(
+    source: &mut Source,
+    id: Option<CheckpointId>,
+    json: bool,
+    output: Output,
+) -> Result<(), Failure> {
     let ids = match id {
         Some(id) => vec![id],
-        None => list(source, 10_000).await?.into_iter().map(|summary| summary.id).collect(),
+        None => list(source, 10_000)
+            .await?
+            .into_iter()
+            .map(|summary| summary.id)
+            .collect(),
     };
     let mut summaries = Vec::new();
     for id in ids {
         summaries.push(match source {
-            Source::Stored(store) => CheckpointStore::verify(store, id).await.map_err(|error| stored(&error))?,
+            Source::Stored(store) => CheckpointStore::verify(store, id)
+                .await
+                .map_err(|error| stored(&error))?,
             Source::Live(client) => match ask(client, Call::CheckpointVerify { id }).await? {
                 Body::CheckpointVerified(summary) => summary,
                 _ => return Err(unexpected()),
@@ -322,12 +424,19 @@ async fn verify(source: &mut Source, id: Option<CheckpointId>, json: bool, outpu
     } else {
         output.table(&render::checkpoints(&summaries, chrono::Utc::now()))?;
     }
-    let bad = summaries.iter().filter(|summary| summary.health != CheckpointHealth::Verified).count();
+    let bad = summaries
+        .iter()
+        .filter(|summary| summary.health != CheckpointHealth::Verified)
+        .count();
     if bad == 0 {
         return Ok(());
     }
-    let message = format!("{bad} of {} checkpoints are damaged in at least one of their places", summaries.len());
-    Err(Failure::new(Exit::Failed, message).help("recovery uses the newest good one; `checkpoint create` takes a fresh one"))
+    let message = format!(
+        "{bad} of {} checkpoints are damaged in at least one of their places",
+        summaries.len()
+    );
+    Err(Failure::new(Exit::Failed, message)
+        .help("recovery uses the newest good one; `checkpoint create` takes a fresh one"))
 }
 
 async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
@@ -335,17 +444,27 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
         AuditCommand::List(listing) => {
             let limit = listing.lines as usize;
             let rows = match source(&listing.plain.target).await? {
-                Source::Live(mut client) => match ask(&mut client, Call::AuditList { after: None, limit }).await? {
-                    Body::Audit(rows) => rows,
-                    _ => return Err(unexpected()),
-                },
+                Source::Live(mut client) => {
+                    match ask(&mut client, Call::AuditList { after: None, limit }).await? {
+                        Body::Audit(rows) => rows,
+                        _ => return Err(unexpected()),
+                    }
+                }
                 Source::Stored(store) => {
-                    let head = AuditLog::head(&store).await.map_err(|error| stored(&error))?;
+                    let head = AuditLog::head(&store)
+                        .await
+                        .map_err(|error| stored(&error))?;
                     let after = Sequence(head.get().saturating_sub(u64::from(listing.lines)));
-                    AuditLog::read(&store, after, limit).await.map_err(|error| stored(&error))?
+                    AuditLog::read(&store, after, limit)
+                        .await
+                        .map_err(|error| stored(&error))?
                 }
             };
-            if listing.plain.json { output.json(&rows) } else { output.table(&render::audit(&rows)) }
+            if listing.plain.json {
+                output.json(&rows)
+            } else {
+                output.table(&render::audit(&rows))
+            }
         }
         AuditCommand::Verify(plain) => {
             let verification = match source(&plain.target).await? {
@@ -353,7 +472,9 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
                     Body::AuditVerified(verification) => verification,
                     _ => return Err(unexpected()),
                 },
-                Source::Stored(store) => AuditLog::verify(&store).await.map_err(|error| stored(&error))?,
+                Source::Stored(store) => AuditLog::verify(&store)
+                    .await
+                    .map_err(|error| stored(&error))?,
             };
             if plain.json {
                 output.json(&verification)?;
@@ -363,13 +484,20 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
             if verification.intact {
                 return Ok(());
             }
-            Err(Failure::new(Exit::Failed, "the audit trail is not intact").help("rows before the first bad one can be trusted"))
+            Err(Failure::new(Exit::Failed, "the audit trail is not intact")
+                .help("rows before the first bad one can be trusted"))
         }
     }
 }
 
 async fn channels(plain: &Plain, output: Output) -> Result<(), Failure> {
     let mut client = connect(&plain.target).await?;
-    let Body::Channels(channels) = ask(&mut client, Call::Channels).await? else { return Err(unexpected()) };
-    if plain.json { output.json(&channels) } else { output.table(&render::channels(&channels)) }
+    let Body::Channels(channels) = ask(&mut client, Call::Channels).await? else {
+        return Err(unexpected());
+    };
+    if plain.json {
+        output.json(&channels)
+    } else {
+        output.table(&render::channels(&channels))
+    }
 }

@@ -43,8 +43,12 @@ fn fail(failure: &Failure) -> ExitCode {
 
 /// Runs an asynchronous command on a runtime of its own.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
-    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("cannot start: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::Failed, format!("cannot start: {error}")))?;
     let result = runtime.block_on(command);
     // A thread that waits for standard input cannot be woken; it ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(100));

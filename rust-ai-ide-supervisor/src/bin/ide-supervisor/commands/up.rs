@@ -28,11 +28,17 @@ const DETACH_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn run(up: &Up, output: Output) -> Result<(), Failure> {
     let config = up.target.config_path()?;
     let file = ConfigFile::load(&config)?;
-    let state_dir = up.target.state_dir.clone().unwrap_or_else(|| file.state_dir());
+    let state_dir = up
+        .target
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| file.state_dir());
     if up.detach {
         return super::block_on(detach(&config, &state_dir));
     }
-    super::block_on(supervise(file, state_dir, up.json, output, |_| async { Ok(()) }))
+    super::block_on(supervise(file, state_dir, up.json, output, |_| async {
+        Ok(())
+    }))
 }
 
 /// Runs a supervisor in this process. `prepare` is given it before anything is started.
@@ -75,7 +81,10 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     for service in &file.services {
-        supervisor.register_service(service.clone()).await.map_err(|error| failure(&error))?;
+        supervisor
+            .register_service(service.clone())
+            .await
+            .map_err(|error| failure(&error))?;
     }
     prepare(supervisor.clone()).await?;
     let reloader = Arc::new(FileReloader {
@@ -84,8 +93,14 @@ where
         known: Mutex::new(file.services.clone()),
     });
     let control: Arc<dyn SupervisorControl> = Arc::new(supervisor.clone());
-    let server = ControlServer::start(supervisor.state_dir(), control, Some(reloader.clone() as Arc<dyn Reloader>));
-    let server = server.map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for commands: {error}")))?;
+    let server = ControlServer::start(
+        supervisor.state_dir(),
+        control,
+        Some(reloader.clone() as Arc<dyn Reloader>),
+    );
+    let server = server.map_err(|error| {
+        Failure::new(Exit::Failed, format!("cannot listen for commands: {error}"))
+    })?;
     progress(&format!(
         "supervising {} (state in {})",
         output::count(file.services.len(), "service"),
@@ -100,7 +115,10 @@ where
     judge(&report)
 }
 
-async fn wait_for_end(supervisor: &Supervisor, reloader: &FileReloader) -> Result<ShutdownReport, Failure> {
+async fn wait_for_end(
+    supervisor: &Supervisor,
+    reloader: &FileReloader,
+) -> Result<ShutdownReport, Failure> {
     let signals = |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
     let mut reloads = os::asked_to_reload().map_err(signals)?;
     loop {
@@ -129,21 +147,35 @@ async fn wait_for_end(supervisor: &Supervisor, reloader: &FileReloader) -> Resul
 
 /// Asks every service to stop a second time, which kills it.
 async fn force(supervisor: &Supervisor) {
-    let Ok(status) = supervisor.status().await else { return };
-    let services: Vec<_> = status.services.into_iter().filter(|service| service.phase.may_be_alive()).collect();
-    let stops = services.iter().map(|service| supervisor.stop(&service.id, Actor::Operator));
+    let Ok(status) = supervisor.status().await else {
+        return;
+    };
+    let services: Vec<_> = status
+        .services
+        .into_iter()
+        .filter(|service| service.phase.may_be_alive())
+        .collect();
+    let stops = services
+        .iter()
+        .map(|service| supervisor.stop(&service.id, Actor::Operator));
     futures_util::future::join_all(stops).await;
 }
 
 fn judge(report: &ShutdownReport) -> Result<(), Failure> {
     if let Some(culprit) = &report.culprit {
-        return Err(Failure::new(Exit::CriticalServiceFailed, report.reason.clone())
-            .help(format!("`ide-supervisor logs {culprit}` shows its last words once a supervisor runs again")));
+        return Err(
+            Failure::new(Exit::CriticalServiceFailed, report.reason.clone()).help(format!(
+                "`ide-supervisor logs {culprit}` shows its last words once a supervisor runs again"
+            )),
+        );
     }
     if report.clean {
         return Ok(());
     }
-    Err(Failure::new(Exit::Failed, format!("shut down with problems: {}", report.problems.join("; "))))
+    Err(Failure::new(
+        Exit::Failed,
+        format!("shut down with problems: {}", report.problems.join("; ")),
+    ))
 }
 
 /// Says why a supervisor could not be made, and what to do about it.
@@ -151,8 +183,12 @@ pub(super) fn failure(error: &SupervisorError) -> Failure {
     let exit = Exit::of_error_code(error.code());
     let failure = Failure::new(exit, chain(error));
     match exit {
-        Exit::OwnedByAnother => failure.help("`ide-supervisor status` asks it; `--state-dir` names another directory"),
-        Exit::DatabaseRefused => failure.help("nothing was changed; move the file away to begin anew, or name another --state-dir"),
+        Exit::OwnedByAnother => {
+            failure.help("`ide-supervisor status` asks it; `--state-dir` names another directory")
+        }
+        Exit::DatabaseRefused => failure.help(
+            "nothing was changed; move the file away to begin anew, or name another --state-dir",
+        ),
         _ => failure,
     }
 }
@@ -161,10 +197,14 @@ async fn print_events(mut events: Box<dyn EventSubscription>, json: bool, output
     while let Some(delivery) = events.next().await {
         let printed = match delivery {
             Delivery::Event(event) if json => output.json(&event),
-            Delivery::Event(event) if is_shown(&event.kind) => output.line(&render::event::line(&event, output)),
+            Delivery::Event(event) if is_shown(&event.kind) => {
+                output.line(&render::event::line(&event, output))
+            }
             Delivery::Event(_) => Ok(()),
             Delivery::Missed(missed) => {
-                progress(&format!("{missed} events were not shown: they came faster than they could be printed"));
+                progress(&format!(
+                    "{missed} events were not shown: they came faster than they could be printed"
+                ));
                 Ok(())
             }
         };
@@ -177,7 +217,10 @@ async fn print_events(mut events: Box<dyn EventSubscription>, json: bool, output
 
 /// A passed probe says nothing a person would want to read every few seconds.
 const fn is_shown(kind: &supervisor_core::event::EventKind) -> bool {
-    !matches!(kind, supervisor_core::event::EventKind::HealthCheckCompleted { passed: true, .. })
+    !matches!(
+        kind,
+        supervisor_core::event::EventKind::HealthCheckCompleted { passed: true, .. }
+    )
 }
 
 /// Reads the file again, and changes only what changed.
@@ -192,10 +235,16 @@ struct FileReloader {
 impl Reloader for FileReloader {
     async fn reload(&self) -> Result<ReloadReport, SupervisorError> {
         let mut known = self.known.lock().await;
-        let refused = |reason: String| SecurityError::NotPermitted { action: "reload".to_owned(), reason };
+        let refused = |reason: String| SecurityError::NotPermitted {
+            action: "reload".to_owned(),
+            reason,
+        };
         let file = ConfigFile::load(&self.path).map_err(|error| refused(chain(&error)))?;
         if file.supervisor != *self.supervisor.config() {
-            return Err(refused("[supervisor] changed; restart the supervisor for that".to_owned()).into());
+            return Err(refused(
+                "[supervisor] changed; restart the supervisor for that".to_owned(),
+            )
+            .into());
         }
         let mut report = ReloadReport::default();
         for old in known.iter() {
@@ -213,8 +262,14 @@ impl Reloader for FileReloader {
                 }
             }
         }
-        for new in file.services.iter().filter(|new| !known.iter().any(|old| old.id == new.id)) {
-            report.added.push(self.supervisor.register_service(new.clone()).await?);
+        for new in file
+            .services
+            .iter()
+            .filter(|new| !known.iter().any(|old| old.id == new.id))
+        {
+            report
+                .added
+                .push(self.supervisor.register_service(new.clone()).await?);
         }
         *known = file.services;
         Ok(report)
@@ -223,7 +278,14 @@ impl Reloader for FileReloader {
 
 pub(super) fn described(report: &ReloadReport) -> String {
     let names = |ids: &[supervisor_core::ServiceId]| {
-        if ids.is_empty() { "none".to_owned() } else { ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") }
+        if ids.is_empty() {
+            "none".to_owned()
+        } else {
+            ids.iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        }
     };
     format!(
         "added: {}; removed: {}; changed: {}; unchanged: {}",
@@ -236,26 +298,49 @@ pub(super) fn described(report: &ReloadReport) -> String {
 
 /// Starts the same command in a session of its own and waits until it answers.
 async fn detach(config: &Path, state_dir: &Path) -> Result<(), Failure> {
-    let failed = |what: &str, error: &dyn std::error::Error| Failure::new(Exit::Failed, format!("{what}: {error}"));
-    let dir = rust_ai_ide_supervisor::state_dir::StateDir::open(state_dir).map_err(|error| failure(&error))?;
+    let failed = |what: &str, error: &dyn std::error::Error| {
+        Failure::new(Exit::Failed, format!("{what}: {error}"))
+    };
+    let dir = rust_ai_ide_supervisor::state_dir::StateDir::open(state_dir)
+        .map_err(|error| failure(&error))?;
     let log_path = dir.join("supervisor.log");
-    let log = std::fs::File::create(&log_path).map_err(|error| failed("cannot write the log", &error))?;
-    let copy = log.try_clone().map_err(|error| failed("cannot write the log", &error))?;
-    let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
+    let log =
+        std::fs::File::create(&log_path).map_err(|error| failed("cannot write the log", &error))?;
+    let copy = log
+        .try_clone()
+        .map_err(|error| failed("cannot write the log", &error))?;
+    let program =
+        std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
     let mut command = tokio::process::Command::new(program);
-    command.arg("up").arg("--config").arg(config).arg("--state-dir").arg(dir.path());
+    command
+        .arg("up")
+        .arg("--config")
+        .arg(config)
+        .arg("--state-dir")
+        .arg(dir.path());
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     os::own_session(&mut command);
-    let mut child = command.spawn().map_err(|error| failed("cannot start the supervisor", &error))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| failed("cannot start the supervisor", &error))?;
     let deadline = tokio::time::Instant::now() + DETACH_LIMIT;
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-            let exit = Exit::ALL.into_iter().find(|exit| Some(*exit as i32) == status.code()).unwrap_or(Exit::Failed);
-            return Err(Failure::new(exit, format!("the supervisor ended at once: {}", said.trim())));
+            let exit = Exit::ALL
+                .into_iter()
+                .find(|exit| Some(*exit as i32) == status.code())
+                .unwrap_or(Exit::Failed);
+            return Err(Failure::new(
+                exit,
+                format!("the supervisor ended at once: {}", said.trim()),
+            ));
         }
         if ControlClient::connect(dir.path()).await.is_ok() {
-            progress(&format!("running in the background as process {}", child.id().unwrap_or_default()));
+            progress(&format!(
+                "running in the background as process {}",
+                child.id().unwrap_or_default()
+            ));
             return Ok(());
         }
         if tokio::time::Instant::now() > deadline {

@@ -200,7 +200,10 @@ pub(crate) fn own_session(command: &mut tokio::process::Command) {
 
 /// Kills a process of the demo by its pid.
 pub(crate) fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         // It may be gone already, which is what was wanted.
         _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }

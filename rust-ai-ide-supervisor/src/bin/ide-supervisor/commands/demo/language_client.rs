@@ -20,8 +20,14 @@ use crate::output::Output;
 const PAUSE: Duration = Duration::from_millis(300);
 /// The documents an editor has open.
 const DOCUMENTS: [(&str, &str); 2] = [
-    ("file:///demo/main.rs", "fn main() {\n    let supervisor = Supervisor::new();\n    supervisor.start();\n}\n"),
-    ("file:///demo/notes.md", "# Notes\nTODO: restart the language server without losing this text\n"),
+    (
+        "file:///demo/main.rs",
+        "fn main() {\n    let supervisor = Supervisor::new();\n    supervisor.start();\n}\n",
+    ),
+    (
+        "file:///demo/notes.md",
+        "# Notes\nTODO: restart the language server without losing this text\n",
+    ),
 ];
 
 /// Restores the session after each restart of the server: handshake, then every open document with its latest text.
@@ -38,12 +44,19 @@ impl StateSynchronizer for OpenDocuments {
         session.send(initialize.to_string().into_bytes()).await?;
         // Whatever else the server says first, its answer to this question is what is waited for.
         loop {
-            let frame: Value = serde_json::from_slice(&session.receive().await?).unwrap_or_default();
+            let frame: Value =
+                serde_json::from_slice(&session.receive().await?).unwrap_or_default();
             if frame["id"] == "initialize" {
                 break;
             }
         }
-        session.send(json!({ "jsonrpc": "2.0", "method": "initialized", "params": {} }).to_string().into_bytes()).await?;
+        session
+            .send(
+                json!({ "jsonrpc": "2.0", "method": "initialized", "params": {} })
+                    .to_string()
+                    .into_bytes(),
+            )
+            .await?;
         for (uri, text) in DOCUMENTS {
             let open = json!({
                 "jsonrpc": "2.0", "method": "textDocument/didOpen",
@@ -57,7 +70,10 @@ impl StateSynchronizer for OpenDocuments {
 
 /// Sets the session up before the server is first started, and asks until the supervisor ends.
 pub(super) async fn attach(supervisor: &Supervisor, output: Output) -> Result<(), Failure> {
-    let ipc = supervisor.ipc().await.map_err(|error| up::failure(&error))?;
+    let ipc = supervisor
+        .ipc()
+        .await
+        .map_err(|error| up::failure(&error))?;
     let missing = || Failure::new(Exit::Failed, "the demo's language server has no channel");
     let channel = ipc.channel("language_server").ok_or_else(missing)?;
     let set = channel.set_synchronizer(Arc::new(OpenDocuments)).await;
@@ -68,9 +84,16 @@ pub(super) async fn attach(supervisor: &Supervisor, output: Output) -> Result<()
 
 async fn ask_for_ever(channel: Channel, output: Output) {
     loop {
-        for (method, wanted) in [("textDocument/completion", "items"), ("textDocument/hover", "contents")] {
+        for (method, wanted) in [
+            ("textDocument/completion", "items"),
+            ("textDocument/hover", "contents"),
+        ] {
             let began = Instant::now();
-            let options = SendOptions { lane: Lane::Interactive, expect_reply: true, ..SendOptions::default() };
+            let options = SendOptions {
+                lane: Lane::Interactive,
+                expect_reply: true,
+                ..SendOptions::default()
+            };
             let outcome = channel.send_with(question(method), options).await.await;
             if matches!(outcome, Outcome::Rejected { .. } | Outcome::NotSent { .. }) {
                 // The supervisor is ending.
@@ -100,7 +123,10 @@ fn report(method: &str, wanted: &str, outcome: &Outcome, took: Duration) -> Valu
     let (answered, generation, items) = match outcome {
         Outcome::Answered { reply, generation } => {
             let result = &reply["result"];
-            let items = result["items"].as_array().or_else(|| result.as_array()).map_or(0, Vec::len);
+            let items = result["items"]
+                .as_array()
+                .or_else(|| result.as_array())
+                .map_or(0, Vec::len);
             let answered = !result[wanted].is_null() || result.is_array();
             (answered, generation.get(), items)
         }

@@ -23,15 +23,18 @@ pub(crate) fn run(demo: &Demo, output: Output) -> Result<(), Failure> {
 }
 
 async fn tell(demo: &Demo, output: Output) -> Result<(), Failure> {
-    let failed = |what: &str, error: std::io::Error| Failure::new(Exit::Failed, format!("{what}: {error}"));
+    let failed =
+        |what: &str, error: std::io::Error| Failure::new(Exit::Failed, format!("{what}: {error}"));
     let directory = tempfile::Builder::new()
         .prefix("ide-supervisor-demo-")
         .tempdir()
         .map_err(|error| failed("cannot make a temporary directory", error))?;
-    let place = Place::prepare(directory.path()).map_err(|error| failed("cannot prepare the demo", error))?;
+    let place = Place::prepare(directory.path())
+        .map_err(|error| failed("cannot prepare the demo", error))?;
     let mut story = story::Story::new(place, demo.json, output);
     let ended = {
-        let interrupted = os::asked_to_end().map_err(|error| failed("cannot listen for signals", error))?;
+        let interrupted =
+            os::asked_to_end().map_err(|error| failed("cannot listen for signals", error))?;
         tokio::pin!(interrupted);
         tokio::select! {
             told = story.tell(demo.length) => told,
@@ -39,9 +42,16 @@ async fn tell(demo: &Demo, output: Output) -> Result<(), Failure> {
         }
     };
     let cleaned = tokio::time::timeout(END_LIMIT, story.end()).await;
-    directory.close().map_err(|error| failed("cannot remove the temporary directory", error))?;
+    directory
+        .close()
+        .map_err(|error| failed("cannot remove the temporary directory", error))?;
     ended?;
-    cleaned.unwrap_or_else(|_| Err(Failure::new(Exit::Failed, "the demo's supervisor did not end in time and was killed")))
+    cleaned.unwrap_or_else(|_| {
+        Err(Failure::new(
+            Exit::Failed,
+            "the demo's supervisor did not end in time and was killed",
+        ))
+    })
 }
 
 /// Where the demo keeps everything, and what it tells its supervisor.
@@ -68,7 +78,8 @@ impl Place {
 
     /// A configuration like any user's; `toml` quotes the paths.
     fn configuration(&self, program: &Path, directory: &Path) -> String {
-        let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
+        let quoted =
+            |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
         let (program, store) = (quoted(program), quoted(&directory.join("webhooks.ndjson")));
         let (model_manager, webhooks) = (self.model_manager, self.webhooks);
         format!(
@@ -127,7 +138,9 @@ timeout = "500ms"
 
 /// Finds a port nobody uses now. Somebody else could take it first; the demo then says that a service does not come up.
 fn free_port() -> std::io::Result<u16> {
-    std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr().map(|address| address.port())
+    std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()
+        .map(|address| address.port())
 }
 
 /// Runs the supervisor the demo watches: `up`, with an editor's side of the language server's channel, and an end
@@ -135,9 +148,15 @@ fn free_port() -> std::io::Result<u16> {
 pub(crate) fn supervise(target: &Target, output: Output) -> Result<(), Failure> {
     let file = ConfigFile::load(&target.config_path()?)?;
     let state_dir = target.state_dir()?;
-    super::block_on(super::up::supervise(file, state_dir, true, output, |supervisor| async move {
-        language_client::attach(&supervisor, output).await?;
-        tokio::spawn(watch::end_with_parent(supervisor));
-        Ok(())
-    }))
+    super::block_on(super::up::supervise(
+        file,
+        state_dir,
+        true,
+        output,
+        |supervisor| async move {
+            language_client::attach(&supervisor, output).await?;
+            tokio::spawn(watch::end_with_parent(supervisor));
+            Ok(())
+        },
+    ))
 }

@@ -59,11 +59,23 @@ fn failed(message: impl Into<String>) -> Failure {
 impl Story {
     pub(super) fn new(place: Place, json: bool, output: Output) -> Self {
         let (heard, recoveries) = (Arc::default(), Vec::new());
-        Self { place, json, output, supervisor: None, heard, recoveries, began: Instant::now() }
+        Self {
+            place,
+            json,
+            output,
+            supervisor: None,
+            heard,
+            recoveries,
+            began: Instant::now(),
+        }
     }
 
     fn say(&self, text: &str) -> Result<(), Failure> {
-        if self.json { Ok(()) } else { self.output.line(text) }
+        if self.json {
+            Ok(())
+        } else {
+            self.output.line(text)
+        }
     }
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
@@ -101,14 +113,21 @@ impl Story {
         self.answers_beyond(0).await?;
         self.say("  the language server answers completion and hover about two open documents\n")?;
 
-        self.say("1. The language server is killed (SIGKILL) while the editor has questions in flight.")?;
+        self.say(
+            "1. The language server is killed (SIGKILL) while the editor has questions in flight.",
+        )?;
         self.kill_one("language_server").await?;
         let answers = self.heard().answers;
         self.answers_beyond(answers + 1).await?;
-        let (unanswered, generation) = { let heard = self.heard(); (heard.unanswered, heard.generation) };
+        let (unanswered, generation) = {
+            let heard = self.heard();
+            (heard.unanswered, heard.generation)
+        };
         self.say(&format!("   its documents were opened again before anything else flowed; connection {generation} answers, {unanswered} questions were lost\n"))?;
 
-        self.say("2. The model manager hangs: its process lives, its port accepts, nothing answers.")?;
+        self.say(
+            "2. The model manager hangs: its process lives, its port accepts, nothing answers.",
+        )?;
         self.hang_model_manager().await?;
 
         self.say("3. The webhook receiver floods its output with 64 MiB, keeps what was posted, and is killed.")?;
@@ -123,12 +142,26 @@ impl Story {
     async fn start(&mut self) -> Result<(), Failure> {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(program);
-        command.arg("demo-supervisor").arg("--config").arg(&self.place.config).arg("--state-dir").arg(&self.place.state);
+        command
+            .arg("demo-supervisor")
+            .arg("--config")
+            .arg(&self.place.config)
+            .arg("--state-dir")
+            .arg(&self.place.state);
         // Its input is ours to hold: when this process is gone, however, the supervisor sees the end of it.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         os::own_session(&mut command);
-        let mut child = command.spawn().map_err(|error| failed(format!("cannot start the supervisor: {error}")))?;
-        let stdout = child.stdout.take().ok_or_else(|| failed("the supervisor has no output"))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| failed(format!("cannot start the supervisor: {error}")))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| failed("the supervisor has no output"))?;
         let (heard, json, output) = (Arc::clone(&self.heard), self.json, self.output);
         let reading = tokio::spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
@@ -149,49 +182,80 @@ impl Story {
     }
 
     /// Waits until the services look as `wanted` says.
-    async fn until(&self, what: &str, wanted: impl Fn(&StatusReport) -> bool) -> Result<StatusReport, Failure> {
+    async fn until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&StatusReport) -> bool,
+    ) -> Result<StatusReport, Failure> {
         let deadline = Instant::now() + STEP_LIMIT;
         loop {
             if let Some(report) = self.status().await.filter(|report| wanted(report)) {
                 return Ok(report);
             }
             if Instant::now() > deadline {
-                return Err(failed(format!("{what} did not happen within {STEP_LIMIT:?}")));
+                return Err(failed(format!(
+                    "{what} did not happen within {STEP_LIMIT:?}"
+                )));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
     async fn all_ready(&self) -> Result<StatusReport, Failure> {
-        let ready = |report: &StatusReport| report.services.len() == 3 && report.services.iter().all(|service| service.ready);
+        let ready = |report: &StatusReport| {
+            report.services.len() == 3 && report.services.iter().all(|service| service.ready)
+        };
         self.until("all services being ready", ready).await
     }
 
     async fn service(&self, id: &str) -> Result<ServiceStatus, Failure> {
         let report = self.until("an answer of the supervisor", |_| true).await?;
-        let found = report.services.into_iter().find(|service| service.id.as_str() == id);
+        let found = report
+            .services
+            .into_iter()
+            .find(|service| service.id.as_str() == id);
         found.ok_or_else(|| failed(format!("the supervisor does not know {id}")))
     }
 
     async fn ready_after(&mut self, id: &str, incarnation: u64) -> Result<ServiceStatus, Failure> {
         let began = Instant::now();
         let back = |report: &StatusReport| {
-            report.services.iter().any(|service| service.id.as_str() == id && service.ready && service.incarnation.get() > incarnation)
+            report.services.iter().any(|service| {
+                service.id.as_str() == id
+                    && service.ready
+                    && service.incarnation.get() > incarnation
+            })
         };
         let report = self.until(&format!("the return of {id}"), back).await?;
         let took = began.elapsed();
         self.recoveries.push((id.to_owned(), took));
-        let service = report.services.into_iter().find(|service| service.id.as_str() == id);
+        let service = report
+            .services
+            .into_iter()
+            .find(|service| service.id.as_str() == id);
         let service = service.ok_or_else(|| failed(format!("the supervisor lost {id}")))?;
-        let cause = service.last_exit.as_ref().map_or_else(String::new, |exit| format!(" after a {}", exit.reason));
-        self.say(&format!("   {id} is ready again{cause}: incarnation {}, {} ms", service.incarnation, took.as_millis()))?;
+        let cause = service
+            .last_exit
+            .as_ref()
+            .map_or_else(String::new, |exit| format!(" after a {}", exit.reason));
+        self.say(&format!(
+            "   {id} is ready again{cause}: incarnation {}, {} ms",
+            service.incarnation,
+            took.as_millis()
+        ))?;
         Ok(service)
     }
 
     async fn kill_one(&mut self, id: &str) -> Result<(), Failure> {
         let before = self.service(id).await?;
-        os::kill(before.pid.ok_or_else(|| failed(format!("{id} has no process")))?);
-        self.ready_after(id, before.incarnation.get()).await.map(drop)
+        os::kill(
+            before
+                .pid
+                .ok_or_else(|| failed(format!("{id} has no process")))?,
+        );
+        self.ready_after(id, before.incarnation.get())
+            .await
+            .map(drop)
     }
 
     async fn answers_beyond(&self, answers: u64) -> Result<(), Failure> {
@@ -207,16 +271,36 @@ impl Story {
 
     async fn hang_model_manager(&mut self) -> Result<(), Failure> {
         let before = self.service("model_manager").await?;
-        let infer = http(self.place.model_manager, "POST", "/infer", r#"{"prompt":"the supervisor"}"#).await?;
-        self.say(&format!("   before: {}", infer.chars().take(90).collect::<String>().replace('\n', " ")))?;
+        let infer = http(
+            self.place.model_manager,
+            "POST",
+            "/infer",
+            r#"{"prompt":"the supervisor"}"#,
+        )
+        .await?;
+        self.say(&format!(
+            "   before: {}",
+            infer
+                .chars()
+                .take(90)
+                .collect::<String>()
+                .replace('\n', " ")
+        ))?;
         http(self.place.model_manager, "POST", "/fault?kind=hang", "").await?;
-        self.ready_after("model_manager", before.incarnation.get()).await?;
+        self.ready_after("model_manager", before.incarnation.get())
+            .await?;
         self.say("")
     }
 
     async fn flood_and_kill_webhooks(&mut self) -> Result<(), Failure> {
         for n in 1..=3 {
-            http(self.place.webhooks, "POST", "/hooks/demo", &format!(r#"{{"n":{n}}}"#)).await?;
+            http(
+                self.place.webhooks,
+                "POST",
+                "/hooks/demo",
+                &format!(r#"{{"n":{n}}}"#),
+            )
+            .await?;
         }
         http(self.place.webhooks, "POST", "/fault?kind=flood", "").await?;
         self.kill_one("webhooks").await?;
@@ -227,14 +311,24 @@ impl Story {
     }
 
     async fn kill_supervisor(&mut self) -> Result<(), Failure> {
-        let mut client = ControlClient::connect(&self.place.state).await.map_err(|error| failed(error.to_string()))?;
-        let taken = client.call(Call::CheckpointCreate).await.map_err(|error| failed(error.to_string()))?;
-        let Body::CheckpointCreated(checkpoint) = taken else { return Err(failed("no checkpoint was taken")) };
+        let mut client = ControlClient::connect(&self.place.state)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let taken = client
+            .call(Call::CheckpointCreate)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let Body::CheckpointCreated(checkpoint) = taken else {
+            return Err(failed("no checkpoint was taken"));
+        };
         drop(client);
         let restarts_before = self.heard().restarts;
         let began = Instant::now();
         if let Some((mut child, reading)) = self.supervisor.take() {
-            child.kill().await.map_err(|error| failed(error.to_string()))?;
+            child
+                .kill()
+                .await
+                .map_err(|error| failed(error.to_string()))?;
             drop(reading.await);
         }
         self.say(&format!("   checkpoint {checkpoint} taken, supervisor killed; another one is started in its place"))?;
@@ -242,8 +336,14 @@ impl Story {
         self.all_ready().await?;
         let took = began.elapsed();
         self.recoveries.push(("supervisor".to_owned(), took));
-        let processes = SystemProcessTable::new().marked(&mark(&self.place.state)).len();
-        let recovered = self.heard().recovered.clone().unwrap_or_else(|| "nothing was told".to_owned());
+        let processes = SystemProcessTable::new()
+            .marked(&mark(&self.place.state))
+            .len();
+        let recovered = self
+            .heard()
+            .recovered
+            .clone()
+            .unwrap_or_else(|| "nothing was told".to_owned());
         self.say(&format!("   {recovered}"))?;
         self.say(&format!(
             "   all services ready again after {} ms, {processes} processes for 3 services: no second copy of anything ({restarts_before} earlier restarts remembered)\n",
@@ -253,20 +353,34 @@ impl Story {
 
     fn summary(&self) -> Result<(), Failure> {
         let heard = self.heard();
-        let times = self.recoveries.iter().map(|(name, took)| format!("{name} {} ms", took.as_millis()));
-        self.say(&format!("Recovered: {}.", times.collect::<Vec<_>>().join(", ")))?;
+        let times = self
+            .recoveries
+            .iter()
+            .map(|(name, took)| format!("{name} {} ms", took.as_millis()));
+        self.say(&format!(
+            "Recovered: {}.",
+            times.collect::<Vec<_>>().join(", ")
+        ))?;
         self.say(&format!(
             "The language server answered {} questions, {} were lost; {} events in {:.1} s.",
-            heard.answers, heard.unanswered, heard.events, self.began.elapsed().as_secs_f64()
+            heard.answers,
+            heard.unanswered,
+            heard.events,
+            self.began.elapsed().as_secs_f64()
         ))
     }
 
     /// Ends the supervisor and checks that nothing is left.
     pub(super) async fn end(&mut self) -> Result<(), Failure> {
-        let Some((mut child, reading)) = self.supervisor.take() else { return Ok(()) };
+        let Some((mut child, reading)) = self.supervisor.take() else {
+            return Ok(());
+        };
         // The end of its input is what it waits for.
         drop(child.stdin.take());
-        let ended = child.wait().await.map_err(|error| failed(error.to_string()))?;
+        let ended = child
+            .wait()
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         drop(reading.await);
         let left = SystemProcessTable::new().marked(&mark(&self.place.state));
         if !left.is_empty() {
@@ -281,23 +395,42 @@ impl Story {
 
 /// The mark the supervisor of this state directory gives its processes.
 fn mark(state: &std::path::Path) -> String {
-    rust_ai_ide_supervisor::state_dir::StateDir::open(state).map(|dir| dir.mark()).unwrap_or_default()
+    rust_ai_ide_supervisor::state_dir::StateDir::open(state)
+        .map(|dir| dir.mark())
+        .unwrap_or_default()
 }
 
 /// Takes in one line of the supervisor: an event, or an answer of the language server.
 fn hear(line: &str, heard: &Mutex<Heard>, json: bool, output: Output) {
-    let Ok(value) = serde_json::from_str::<Value>(line) else { return };
+    let Ok(value) = serde_json::from_str::<Value>(line) else {
+        return;
+    };
     let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     if value["demo"] == "language_answer" {
-        heard.generation = value["generation"].as_u64().unwrap_or(0).max(heard.generation);
-        if value["answered"] == true { heard.answers += 1 } else { heard.unanswered += 1 }
+        heard.generation = value["generation"]
+            .as_u64()
+            .unwrap_or(0)
+            .max(heard.generation);
+        if value["answered"] == true {
+            heard.answers += 1;
+        } else {
+            heard.unanswered += 1;
+        }
         return;
     }
-    let Ok(event) = serde_json::from_value::<SupervisorEvent>(value) else { return };
+    let Ok(event) = serde_json::from_value::<SupervisorEvent>(value) else {
+        return;
+    };
     heard.events += 1;
     match &event.kind {
         EventKind::ServiceRestarted { .. } => heard.restarts += 1,
-        EventKind::Recovered { source, services, pending_operations, swept, .. } => {
+        EventKind::Recovered {
+            source,
+            services,
+            pending_operations,
+            swept,
+            ..
+        } => {
             heard.recovered = Some(format!(
                 "it recovered from {source}: {services} services with their counters, {pending_operations} pending operations, {swept} processes of its predecessor ended"
             ));
@@ -328,14 +461,19 @@ const fn is_told(kind: &EventKind) -> bool {
 
 fn bytes_below(directory: &std::path::Path) -> u64 {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum()
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|found| found.len())
+        .sum()
 }
 
 /// Asks one of the demo's own services.
 async fn http(port: u16, method: &str, path: &str, body: &str) -> Result<String, Failure> {
     let ask = async {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
         let connection = tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -343,11 +481,21 @@ async fn http(port: u16, method: &str, path: &str, body: &str) -> Result<String,
             .header("host", "127.0.0.1")
             .body(Full::<bytes::Bytes>::from(body.to_owned()))
             .map_err(std::io::Error::other)?;
-        let answer = sender.send_request(request).await.map_err(std::io::Error::other)?;
-        let bytes = answer.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(std::io::Error::other)?;
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(std::io::Error::other)?
+            .to_bytes();
         connection.abort();
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };
     let limited = tokio::time::timeout(Duration::from_secs(5), ask).await;
-    limited.map_err(|_| failed(format!("{path} did not answer")))?.map_err(|error| failed(format!("{path}: {error}")))
+    limited
+        .map_err(|_| failed(format!("{path} did not answer")))?
+        .map_err(|error| failed(format!("{path}: {error}")))
 }

@@ -1,0 +1,499 @@
+//! The program and its services from outside: real processes, killed and looked at again.
+
+#![cfg(unix)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use supervisor_core::ports::ProcessTable;
+use supervisor_process::SystemProcessTable;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ide-supervisor");
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A configuration and a state directory of a test's own; nothing of it is left when it is dropped.
+struct Place {
+    dir: TempDir,
+    up: Option<Child>,
+}
+
+impl Place {
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ide-supervisor.toml"), config).unwrap();
+        Self { dir, up: None }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join(".ide-supervisor")
+    }
+
+    fn mark(&self) -> String {
+        let state = fs::canonicalize(self.state()).unwrap_or_else(|_| self.state());
+        state.to_string_lossy().into_owned()
+    }
+
+    fn spawn_up(&self) -> Child {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("up")
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn up(&mut self) {
+        self.up = Some(self.spawn_up());
+        self.until("the supervisor answers", |_| true);
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(PROGRAM)
+            .args(args)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn status(&self) -> Option<Value> {
+        let output = self.run(&["status", "--json"]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// Polls the status until it is as wanted.
+    fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|status| wanted(status)) {
+                return status.clone();
+            }
+            assert!(Instant::now() < deadline, "{what}: {status:#?}");
+        }
+    }
+
+    fn service(status: &Value, id: &str) -> Value {
+        let services = status["services"].as_array().unwrap();
+        services
+            .iter()
+            .find(|service| service["id"] == id)
+            .unwrap_or_else(|| panic!("{id} in {status:#}"))
+            .clone()
+    }
+
+    /// Ends the supervisor as an operator would, and gives how it ended.
+    fn down(&mut self) -> std::process::ExitStatus {
+        let output = self.run(&["down"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        self.up.take().unwrap().wait().unwrap()
+    }
+
+    fn marked(&self) -> usize {
+        SystemProcessTable::new().marked(&self.mark()).len()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(mut up) = self.up.take() {
+            drop(up.kill());
+            drop(up.wait());
+        }
+        for process in SystemProcessTable::new().marked(&self.mark()) {
+            kill(process.identity.pid);
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+fn pid_of(service: &Value) -> u32 {
+    u32::try_from(service["pid"].as_u64().expect("a process")).unwrap()
+}
+
+const TWO: &str = r#"
+[[service]]
+id = "steady"
+command = "sleep"
+args = ["600"]
+restart_policy = { type = "always" }
+
+[[service]]
+id = "forking"
+command = "sh"
+args = ["-c", "sleep 600 & sleep 600"]
+restart_policy = { type = "fixed_delay", delay = "50ms" }
+"#;
+
+#[test]
+fn a_killed_service_is_back_and_status_events_and_audit_tell_why() {
+    let mut place = Place::new(TWO);
+    place.up();
+    let before = Place::service(
+        &place.until("both run", |status| status["services"][1]["ready"] == true),
+        "forking",
+    );
+    kill(pid_of(&before));
+    let after = place.until("it is back", |status| {
+        let service = Place::service(status, "forking");
+        service["ready"] == true && service["incarnation"].as_u64() > before["incarnation"].as_u64()
+    });
+    let after = Place::service(&after, "forking");
+    assert_eq!(after["restarts"], 1);
+    assert_eq!(after["last_exit"]["signal"], 9);
+    assert_eq!(after["last_exit"]["reason"], "crash");
+    assert_eq!(
+        place.marked(),
+        4,
+        "sleep, sh and its two sleeps; nothing of the killed run"
+    );
+    let events = text(&place.run(&["events", "--json"]).stdout);
+    assert!(
+        events
+            .lines()
+            .any(|line| line.contains("ServiceRestarted") && line.contains("forking")),
+        "{events}"
+    );
+    let audit = text(&place.run(&["audit", "list"]).stdout);
+    assert!(
+        audit.contains("running -> stopping") || audit.contains("-> backoff"),
+        "{audit}"
+    );
+    assert!(place.run(&["audit", "verify"]).status.success());
+    assert!(place.down().success());
+    assert_eq!(place.marked(), 0);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_no_second_copy_and_the_next_one_says_what_it_recovered() {
+    let mut place = Place::new(TWO);
+    place.up();
+    let status = place.until("both run", |status| status["services"][1]["ready"] == true);
+    kill(pid_of(&Place::service(&status, "steady")));
+    place.until("it restarted once", |status| {
+        Place::service(status, "steady")["restarts"] == 1
+    });
+    let checkpoint = text(&place.run(&["checkpoint", "create"]).stdout)
+        .trim()
+        .to_owned();
+    assert!(place.run(&["stop", "forking"]).status.success());
+    let mut up = place.up.take().unwrap();
+    up.kill().unwrap();
+    up.wait().unwrap();
+    place.up();
+    let status = place.until("it is up again", |status| {
+        Place::service(status, "steady")["ready"] == true
+    });
+    let steady = Place::service(&status, "steady");
+    assert_eq!(steady["restarts"], 1, "restart counters survive");
+    assert!(steady["incarnation"].as_u64() > Some(2));
+    assert_eq!(
+        Place::service(&status, "forking")["phase"],
+        "stopped",
+        "what was stopped by hand stays stopped"
+    );
+    assert_eq!(place.marked(), 1);
+    let events = text(&place.run(&["events", "--json"]).stdout);
+    let recovered = events
+        .lines()
+        .find(|line| line.contains("\"Recovered\""))
+        .expect("a recovery");
+    assert!(recovered.contains(&checkpoint), "{recovered}");
+    assert!(place.down().success());
+    assert_eq!(place.marked(), 0);
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_passed_over_and_that_is_said() {
+    let mut place = Place::new(TWO);
+    place.up();
+    place.until("both run", |status| status["services"][1]["ready"] == true);
+    let good = text(&place.run(&["checkpoint", "create"]).stdout)
+        .trim()
+        .to_owned();
+    let bad = text(&place.run(&["checkpoint", "create"]).stdout)
+        .trim()
+        .to_owned();
+    let mut up = place.up.take().unwrap();
+    up.kill().unwrap();
+    up.wait().unwrap();
+    damage(&place.state(), &bad);
+    place.up();
+    let events = text(&place.run(&["events", "--json"]).stdout);
+    let recovered = events
+        .lines()
+        .find(|line| line.contains("\"Recovered\""))
+        .expect("a recovery");
+    assert!(
+        recovered.contains(&format!("checkpoint {good}")),
+        "{recovered}"
+    );
+    assert!(recovered.contains(&bad), "{recovered}");
+    let verified = place.run(&["checkpoint", "verify", "--json", &bad]);
+    assert_eq!(verified.status.code(), Some(1));
+    let said = text(&verified.stdout) + &text(&verified.stderr);
+    assert!(said.contains("quarantined"), "{said}");
+    assert!(place.down().success());
+}
+
+/// Changes one byte of a checkpoint in both of its places.
+fn damage(state: &Path, id: &str) {
+    let database = rusqlite::Connection::open(state.join("supervisor.db")).unwrap();
+    let number: i64 = database
+        .query_row("SELECT number FROM checkpoint WHERE id = ?1", [id], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let change = "UPDATE checkpoint SET payload = CAST(replace(CAST(payload AS TEXT), 'schema', 'schemb') AS BLOB) WHERE id = ?1";
+    assert_eq!(database.execute(change, [id]).unwrap(), 1);
+    let file = state.join(format!("checkpoints/checkpoint-{number:08}.json"));
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[10] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_second_up_is_refused_with_its_own_number_and_names_the_owner() {
+    let mut place = Place::new(TWO);
+    place.up();
+    let second = place.spawn_up().wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(6));
+    let owner = place.up.as_ref().unwrap().id().to_string();
+    assert!(
+        text(&second.stderr).contains(&owner),
+        "{}",
+        text(&second.stderr)
+    );
+    assert!(place.down().success());
+}
+
+#[test]
+fn a_database_that_is_not_ours_is_refused_with_its_own_number() {
+    let place = Place::new(TWO);
+    fs::create_dir(place.state()).unwrap();
+    fs::write(
+        place.state().join("supervisor.db"),
+        "not a database, but long enough to look at".repeat(9),
+    )
+    .unwrap();
+    let output = place.spawn_up().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(8), "{}", text(&output.stderr));
+    assert_eq!(place.marked(), 0);
+}
+
+#[test]
+fn a_bad_configuration_starts_nothing_and_ends_with_its_own_number() {
+    for (config, expected) in [
+        (
+            "[[service]]\nid = \"a\"\ncommand = \"sleep\"\nresart_policy = 1\n",
+            "restart_policy",
+        ),
+        ("[[service]]\nid = \"a\"\ncommand = 7\n", "command"),
+        (
+            "[[service]]\nid = \"a\"\ncommand = \"no-such-program-anywhere\"\n",
+            "no-such-program-anywhere",
+        ),
+        (
+            "[[service]]\nid = \"a\"\ncommand = \"sleep\"\nshutdown_timeout = \"-5s\"\n",
+            "shutdown_timeout",
+        ),
+        (
+            "[[service]]\nid = \"a\"\ncommand = \"sleep\"\ndepends_on = [{ id = \"b\" }]\n\n[[service]]\nid = \"b\"\ncommand = \"sleep\"\ndepends_on = [{ id = \"a\" }]\n",
+            "a -> b -> a",
+        ),
+    ] {
+        let place = Place::new(config);
+        let output = place.spawn_up().wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains(expected) || said.contains("b -> a -> b"),
+            "{said}"
+        );
+        assert!(!place.state().exists(), "nothing was made");
+    }
+}
+
+#[test]
+fn asking_where_nobody_runs_and_for_who_is_not_there_have_numbers_of_their_own() {
+    let mut place = Place::new(TWO);
+    assert_eq!(place.run(&["status"]).status.code(), Some(4));
+    assert_eq!(place.run(&["start", "nobody"]).status.code(), Some(4));
+    place.up();
+    assert_eq!(place.run(&["start", "nobody"]).status.code(), Some(5));
+    assert_eq!(place.run(&["logs", "nobody"]).status.code(), Some(5));
+    assert!(place.run(&["restart", "steady"]).status.success());
+    assert!(place.run(&["channels"]).status.success());
+    assert!(place.down().success());
+}
+
+#[test]
+fn a_critical_service_that_is_given_up_ends_everything_and_is_named() {
+    let mut place = Place::new(
+        r#"
+[[service]]
+id = "bystander"
+command = "sleep"
+args = ["600"]
+
+[[service]]
+id = "vital"
+command = "sh"
+args = ["-c", "echo last words; exit 1"]
+critical = true
+restart_policy = { type = "exponential_backoff", base_delay = "10ms", max_delay = "10ms", max_attempts = 2 }
+"#,
+    );
+    let output = place.spawn_up().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("vital"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(place.marked(), 0);
+    let audit = text(&place.run(&["audit", "list"]).stdout);
+    assert!(audit.contains("critical service vital"), "{audit}");
+    assert!(place.run(&["audit", "verify"]).status.success());
+    place.up = None;
+}
+
+#[test]
+fn output_is_captured_and_followed() {
+    let mut place = Place::new(
+        "[[service]]\nid = \"talker\"\ncommand = \"sh\"\nargs = [\"-c\", \"echo hello; echo oops >&2; sleep 600\"]\n",
+    );
+    place.up();
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let logs = text(&place.run(&["logs", "talker"]).stdout);
+        if logs.contains("hello") && logs.contains("oops") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{logs}");
+    }
+    assert!(place.down().success());
+}
+
+#[test]
+fn a_reload_changes_only_what_changed() {
+    let mut place = Place::new(TWO);
+    place.up();
+    let before = place.until("both run", |status| status["services"][1]["ready"] == true);
+    let config = TWO.replace("\"50ms\"", "\"60ms\"")
+        + "\n[[service]]\nid = \"new\"\ncommand = \"sleep\"\nargs = [\"600\"]\n";
+    fs::write(place.dir.path().join("ide-supervisor.toml"), config).unwrap();
+    let reload = place.run(&["reload"]);
+    assert!(reload.status.success(), "{}", text(&reload.stderr));
+    let after = place.until("the new one runs", |status| {
+        status["services"]
+            .as_array()
+            .is_some_and(|all| all.len() == 3 && all.iter().all(|one| one["ready"] == true))
+    });
+    assert_eq!(
+        Place::service(&before, "steady")["pid"],
+        Place::service(&after, "steady")["pid"]
+    );
+    assert_ne!(
+        Place::service(&before, "forking")["pid"],
+        Place::service(&after, "forking")["pid"]
+    );
+    fs::write(place.dir.path().join("ide-supervisor.toml"), "nonsense").unwrap();
+    assert!(!place.run(&["reload"]).status.success());
+    assert_eq!(
+        place.status().unwrap()["services"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+    assert!(place.down().success());
+    assert_eq!(place.marked(), 0);
+}
+
+#[test]
+fn the_demo_tells_its_story_and_leaves_nothing_behind() {
+    let place = Place::new(TWO);
+    let demo = Command::new(PROGRAM)
+        .arg("demo")
+        .env("TMPDIR", place.dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = text(&demo.stdout);
+    assert!(demo.status.success(), "{said}{}", text(&demo.stderr));
+    for part in [
+        "language_server is ready again",
+        "after a hang",
+        "still stored",
+        "recovered from checkpoint",
+        "no second copy",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(
+        fs::read_dir(place.dir.path()).unwrap().count(),
+        1,
+        "only the test's own configuration is left"
+    );
+}
+
+#[test]
+fn a_demo_that_is_killed_takes_everything_with_it() {
+    let place = Place::new(TWO);
+    let mut demo = Command::new(PROGRAM);
+    let mut demo = demo
+        .arg("demo")
+        .env("TMPDIR", place.dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let ours = || {
+        let dir = fs::canonicalize(place.dir.path()).unwrap();
+        let table = fs::read_dir("/proc").unwrap().flatten();
+        table
+            .filter_map(|entry| fs::read(entry.path().join("environ")).ok())
+            .filter(|environ| {
+                text(environ).contains(&format!("IDE_SUPERVISOR_MARK={}", dir.display()))
+            })
+            .count()
+    };
+    while ours() < 3 {
+        assert!(
+            Instant::now() < deadline,
+            "the demo's services do not come up"
+        );
+    }
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    while ours() > 0 {
+        assert!(Instant::now() < deadline, "the demo's services outlive it");
+    }
+}
