@@ -89,7 +89,7 @@ pub enum Call {
     /// Check one checkpoint in both of its places.
     CheckpointVerify {
         /// Which.
-        id: CheckpointId,
+        checkpoint: CheckpointId,
     },
     /// Audit rows.
     AuditList {
@@ -166,6 +166,56 @@ pub struct ReloadReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_call_survives_being_sent() {
+        let service = ServiceId::new("a").unwrap();
+        let checkpoint = CheckpointId(uuid::Uuid::nil());
+        let calls = [
+            Call::Status,
+            Call::Start {
+                service: service.clone(),
+            },
+            Call::Stop {
+                service: service.clone(),
+            },
+            Call::Restart {
+                service: service.clone(),
+            },
+            Call::Down,
+            Call::Reload,
+            Call::Logs { service, limit: 1 },
+            Call::Events {
+                after: None,
+                limit: 1,
+            },
+            Call::Follow,
+            Call::CheckpointCreate,
+            Call::CheckpointList { limit: 1 },
+            Call::CheckpointShow {
+                which: CheckpointSelector::Latest,
+            },
+            Call::CheckpointShow {
+                which: CheckpointSelector::Id(checkpoint),
+            },
+            Call::CheckpointVerify { checkpoint },
+            Call::AuditList {
+                after: Some(Sequence(1)),
+                limit: 1,
+            },
+            Call::AuditVerify,
+            Call::Channels,
+        ];
+        for call in calls {
+            let request = Request { id: 7, call };
+            let text = serde_json::to_string(&request).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Request>(&text).unwrap(),
+                request,
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn requests_and_answers_survive_being_written_and_read() {

@@ -267,8 +267,8 @@ async fn carry_out(call: Call, shared: &Shared) -> Result<Body, SupervisorError>
         Call::CheckpointShow { which } => {
             Body::Checkpoint(Box::new(control.load_checkpoint(which).await?))
         }
-        Call::CheckpointVerify { id } => {
-            Body::CheckpointVerified(control.verify_checkpoint(id).await?)
+        Call::CheckpointVerify { checkpoint } => {
+            Body::CheckpointVerified(control.verify_checkpoint(checkpoint).await?)
         }
         Call::AuditList { after, limit } => Body::Audit(control.audit(after, limit).await?),
         Call::AuditVerify => Body::AuditVerified(control.verify_audit().await?),

@@ -413,10 +413,12 @@ async fn verify(
             Source::Stored(store) => CheckpointStore::verify(store, id)
                 .await
                 .map_err(|error| stored(&error))?,
-            Source::Live(client) => match ask(client, Call::CheckpointVerify { id }).await? {
-                Body::CheckpointVerified(summary) => summary,
-                _ => return Err(unexpected()),
-            },
+            Source::Live(client) => {
+                match ask(client, Call::CheckpointVerify { checkpoint: id }).await? {
+                    Body::CheckpointVerified(summary) => summary,
+                    _ => return Err(unexpected()),
+                }
+            }
         });
     }
     if json {
