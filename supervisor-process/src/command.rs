@@ -80,10 +80,22 @@ fn unusable(command: &str, error: io::Error) -> SpawnError {
     SpawnError { kind, program: command.to_owned(), reason: reason.to_owned(), source: Some(error) }
 }
 
+fn lacks_working_dir(spec: &ServiceSpec) -> bool {
+    spec.working_dir.as_ref().is_some_and(|dir| !dir.is_dir())
+}
+
+/// Finds a service's program; a missing working directory is blamed before what could not be found below it.
+pub(crate) fn service_program(spec: &ServiceSpec, path: Option<&OsString>) -> Result<PathBuf, SpawnError> {
+    let found = find_program(&spec.command, path, spec.working_dir.as_deref());
+    found.map_err(|error| match error.source {
+        Some(source) if lacks_working_dir(spec) => judge_spawn_error(spec, source),
+        _ => error,
+    })
+}
+
 /// Says what a failed start means; the program itself was found before.
 pub(crate) fn judge_spawn_error(spec: &ServiceSpec, error: io::Error) -> SpawnError {
-    let missing_dir = spec.working_dir.as_ref().is_some_and(|dir| !dir.is_dir());
-    let (kind, reason) = if missing_dir {
+    let (kind, reason) = if lacks_working_dir(spec) {
         (SpawnErrorKind::BadWorkingDir, "its working directory is missing or no directory")
     } else {
         match os::spawn_error_kind(&error) {

@@ -14,7 +14,7 @@ use supervisor_core::ServiceId;
 
 use crate::capture::{CaptureThread, Cutter, Output, Pipes, read_tail};
 use crate::child::SystemChild;
-use crate::command::{environment, find_program, judge_spawn_error};
+use crate::command::{environment, judge_spawn_error, service_program};
 use crate::os;
 use crate::scan::{Leaders, SetKey};
 
@@ -81,7 +81,7 @@ impl SystemSpawner {
         let spec = &request.spec;
         let environment = environment(request, &self.mark);
         let path = environment.get(std::ffi::OsStr::new("PATH"));
-        let program = find_program(&spec.command, path, spec.working_dir.as_deref())?;
+        let program = service_program(spec, path)?;
         let mut command = Command::new(program);
         command.args(&spec.args).env_clear().envs(environment);
         if let Some(directory) = &spec.working_dir {

@@ -99,17 +99,22 @@ impl Actor {
                 running.exited = true;
             }
             let effects = self.machine.step(self.shared.now(), event);
+            // Seen before anybody is told: who was answered, or heard an event, finds the state it speaks of.
+            self.show_state();
             for effect in effects {
                 self.carry_out(effect, &mut queue).await;
             }
         }
-        let state = self.machine.state();
-        if state.phase.may_be_alive() {
+        if self.machine.phase().may_be_alive() {
             self.watch_emptying();
         } else {
             self.running = None;
             self.limits = None;
         }
+    }
+
+    fn show_state(&self) {
+        let state = self.machine.state();
         self.state.send_if_modified(|known| {
             let changed = *known != state;
             if changed {

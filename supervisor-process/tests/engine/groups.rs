@@ -1,0 +1,161 @@
+//! Services that need each other.
+
+use std::time::Duration;
+
+use supervisor_core::ServiceId;
+use supervisor_core::config::{
+    Dependency, DependencyCondition, Group, GroupStrategy, ProbeKind, ProbeRole, ProbeSpec,
+    RestartPolicy,
+};
+use supervisor_core::event::EventKind;
+use supervisor_core::state::Phase;
+
+use crate::support::{World, signal};
+
+fn need(id: &str, condition: DependencyCondition) -> Dependency {
+    Dependency {
+        id: ServiceId::new(id).unwrap(),
+        condition,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependent_starts_when_what_it_needs_is_ready_and_not_before() {
+    let world = World::new();
+    let mut base = world.sh("base", "exec sleep 1000");
+    let mut ready = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Exec);
+    ready.command = ["sh", "-c", "test -e ready"].map(str::to_owned).to_vec();
+    ready.period = Some(Duration::from_millis(30));
+    base.probes = vec![ready];
+    let base = world.register(base).await;
+    let mut top = world.sh(
+        "top",
+        "test -e ready && echo after > order || echo before > order; exec sleep 1000",
+    );
+    top.depends_on = vec![need("base", DependencyCondition::Ready)];
+    let top = world.register(top).await;
+    let starts: Vec<_> = [&top, &base]
+        .map(|id| {
+            let (engine, id) = (world.engine.clone(), id.clone());
+            tokio::spawn(async move { engine.start(&id).await })
+        })
+        .into();
+    world.until(&base, |state| state.identity.is_some()).await;
+    assert_eq!(world.state(&top).identity, None);
+    std::fs::write(world.path("ready"), "").unwrap();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+    assert_eq!(world.line_in("order").await, "after");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependent_waits_for_a_task_to_complete() {
+    let world = World::new();
+    let task = world
+        .register(world.sh("task", "sleep 0.1; echo done > done; exit 0"))
+        .await;
+    let mut top = world.sh(
+        "top",
+        "test -e done && echo after > order || echo before > order; exec sleep 1000",
+    );
+    top.depends_on = vec![need("task", DependencyCondition::Completed)];
+    let top = world.register(top).await;
+    world.engine.start(&task).await.unwrap();
+    world.engine.start(&top).await.unwrap();
+    assert_eq!(world.line_in("order").await, "after");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_for_good_fails_whoever_waits_for_it_and_names_the_cause() {
+    let world = World::new();
+    let mut base = world.sh("base", "exit 1");
+    base.command = "/nonexistent/program".to_owned();
+    let base = world.register(base).await;
+    let mut top = world.sh("top", "exec sleep 1000");
+    top.depends_on = vec![need("base", DependencyCondition::Ready)];
+    let top = world.register(top).await;
+    let start = tokio::spawn({
+        let (engine, id) = (world.engine.clone(), top.clone());
+        async move { engine.start(&id).await }
+    });
+    world.engine.start(&base).await.unwrap_err();
+    start.await.unwrap().unwrap_err();
+    let state = world.until_phase(&top, Phase::Failed).await;
+    assert!(state.reason.contains("base"), "{}", state.reason);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_for_all_restarts_every_member_when_one_crashes() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for id in ["a", "b", "c"] {
+        let mut spec = world.sh(id, "exec sleep 1000");
+        spec.restart_policy = RestartPolicy::Always;
+        spec.group = Some(Group {
+            name: "all".to_owned(),
+            strategy: GroupStrategy::OneForAll,
+        });
+        ids.push(world.up(spec).await);
+    }
+    let mut pids = Vec::new();
+    for id in &ids {
+        pids.push(
+            world
+                .until_phase(id, Phase::Running)
+                .await
+                .identity
+                .unwrap()
+                .pid,
+        );
+    }
+    signal(pids[1], "KILL");
+    for (id, pid) in ids.iter().zip(&pids) {
+        let again = |state: &supervisor_core::state::ServiceState| {
+            state.phase == Phase::Running
+                && state
+                    .identity
+                    .as_ref()
+                    .is_some_and(|identity| identity.pid != *pid)
+        };
+        assert_eq!(world.until(id, again).await.incarnation.get(), 2, "{id}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_stops_dependents_first() {
+    let world = World::new();
+    let script = |id: &str| {
+        format!(
+            "trap 'sleep 0.1; echo {id} >> order; exit 0' TERM; echo up > {id}; while :; do sleep 0.01; done"
+        )
+    };
+    world.up(world.sh("base", &script("base"))).await;
+    let mut top = world.sh("top", &script("top"));
+    top.depends_on = vec![need("base", DependencyCondition::Started)];
+    world.up(top).await;
+    world.line_in("base").await;
+    world.line_in("top").await;
+    let order = world.path("order");
+    world
+        .engine
+        .shutdown(Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read_to_string(order).unwrap(), "top\nbase\n");
+    let stopped = world.events().into_iter().filter(|event| {
+        matches!(
+            event,
+            EventKind::ServiceStateChanged {
+                to: Phase::Stopped,
+                ..
+            }
+        )
+    });
+    assert_eq!(stopped.count(), 2);
+    world.finish().await;
+}
