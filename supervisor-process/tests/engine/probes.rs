@@ -173,9 +173,10 @@ async fn a_service_that_reports_is_well_and_one_that_falls_silent_is_restarted()
     let id = world.up(spec).await;
     let first = world.until_phase(&id, Phase::Running).await;
     let pid = first.identity.unwrap().pid;
-    eventually("a second of beats", || {
+    let well = std::time::Instant::now();
+    eventually("four periods", || {
         assert_eq!(world.state(&id).restarts, 0);
-        (chrono::Utc::now() - first.since > chrono::TimeDelta::seconds(2)).then_some(())
+        (well.elapsed() > Duration::from_secs(2)).then_some(())
     })
     .await;
     std::fs::remove_file(world.path("beat")).unwrap();
@@ -190,8 +191,7 @@ async fn a_start_that_never_becomes_ready_times_out() {
     let world = World::new();
     let mut spec = sleeper(&world, vec![exec(ProbeRole::Startup, "exit 1")]);
     spec.health_check_timeout = Duration::from_millis(400);
-    let id = world.register(spec).await;
-    world.engine.start(&id).await.unwrap_err();
+    let id = world.up(spec).await;
     let state = world.until_phase(&id, Phase::Failed).await;
     assert_eq!(state.last_exit.unwrap().reason, ExitReason::StartTimeout);
     world.finish().await;
