@@ -72,11 +72,7 @@ impl StateDir {
 
 fn refused(path: &Path, reason: &str) -> SupervisorError {
     let subject = format!("state directory {}", path.display());
-    SecurityError::Ownership {
-        subject,
-        reason: reason.to_owned(),
-    }
-    .into()
+    SecurityError::Ownership { subject, reason: reason.to_owned() }.into()
 }
 
 #[cfg(unix)]
@@ -85,10 +81,7 @@ fn create(path: &Path) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(not(unix))]
@@ -109,10 +102,7 @@ fn secure(path: &Path, found: &fs::Metadata) -> Result<(), SupervisorError> {
     }
     if found.mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| {
-            refused(
-                path,
-                &format!("others may enter it, and that could not be changed: {error}"),
-            )
+            refused(path, &format!("others may enter it, and that could not be changed: {error}"))
         })?;
         tracing::warn!(path = %path.display(), "others could enter the state directory; its mode is 0700 now");
     }
@@ -120,10 +110,7 @@ fn secure(path: &Path, found: &fs::Metadata) -> Result<(), SupervisorError> {
 }
 
 #[cfg(not(unix))]
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the signature is that of the other systems"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "the signature is that of the other systems")]
 fn secure(_: &Path, _: &fs::Metadata) -> Result<(), SupervisorError> {
     Ok(())
 }

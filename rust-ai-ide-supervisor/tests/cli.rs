@@ -23,10 +23,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn init_then_check_is_valid_and_a_second_init_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(
-        program(dir.path(), &["config", "init"]).status.code(),
-        Some(0)
-    );
+    assert_eq!(program(dir.path(), &["config", "init"]).status.code(), Some(0));
     let checked = program(dir.path(), &["config", "check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     assert!(text(&checked.stdout).contains("valid (1 service: hello)"));
@@ -49,19 +46,13 @@ fn a_mistake_ends_with_3_and_its_message_on_standard_error() {
     assert_eq!(checked.status.code(), Some(3));
     assert!(checked.stdout.is_empty());
     let said = text(&checked.stderr);
-    assert!(
-        said.contains(":4:1: unknown key `critcal` in service \"a\""),
-        "{said}"
-    );
+    assert!(said.contains(":4:1: unknown key `critcal` in service \"a\""), "{said}");
     assert!(said.contains("did you mean `critical`?"), "{said}");
 
     let checked = program(dir.path(), &["config", "check", "--json"]);
     assert_eq!(checked.status.code(), Some(3));
     let report: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
-    assert_eq!(
-        (&report["valid"], &report["line"]),
-        (&false.into(), &4.into())
-    );
+    assert_eq!((&report["valid"], &report["line"]), (&false.into(), &4.into()));
 }
 
 #[test]
@@ -75,12 +66,7 @@ fn no_configuration_ends_with_3_and_says_how_to_get_one() {
 #[test]
 fn a_wrong_command_line_ends_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [
-        &["nonsense"][..],
-        &[],
-        &["config"],
-        &["config", "check", "--nope"],
-    ] {
+    for args in [&["nonsense"][..], &[], &["config"], &["config", "check", "--nope"]] {
         assert_eq!(program(dir.path(), args).status.code(), Some(2), "{args:?}");
     }
 }
@@ -101,20 +87,14 @@ fn completions_and_the_manual_are_made_for_every_shell_and_command() {
         let script = program(dir.path(), &["completions", shell]);
         let script = text(&script.stdout);
         assert!(script.contains("doctor"), "{shell}");
-        assert!(
-            !script.contains("demo-service"),
-            "{shell}: a hidden command is offered"
-        );
+        assert!(!script.contains("demo-service"), "{shell}: a hidden command is offered");
     }
     let page = text(&program(dir.path(), &["man"]).stdout);
     assert!(
         page.contains(".SH \"EXIT STATUS\"") && page.contains("another supervisor owns"),
         "{page}"
     );
-    assert!(
-        page.contains(".SS \"ide\\-supervisor config check\""),
-        "{page}"
-    );
+    assert!(page.contains(".SS \"ide\\-supervisor config check\""), "{page}");
     let pages = program(dir.path(), &["man", "--dir", "."]);
     assert_eq!(pages.status.code(), Some(0), "{}", text(&pages.stderr));
     assert!(dir.path().join("ide-supervisor-config-check.1").exists());
@@ -160,10 +140,7 @@ fn doctor_fails_on_a_state_directory_that_is_a_file_and_warns_of_an_open_one() {
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
     let found = text(&program(dir.path(), &["doctor", "--state-dir", "open"]).stdout);
-    assert!(
-        found.contains("others can look inside") && found.contains("chmod 700"),
-        "{found}"
-    );
+    assert!(found.contains("others can look inside") && found.contains("chmod 700"), "{found}");
 }
 
 #[cfg(unix)]

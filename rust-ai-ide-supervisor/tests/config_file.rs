@@ -4,11 +4,7 @@
 //! change of wording, `BLESS=1 cargo test -p rust-ai-ide-supervisor --test config_file` writes the messages anew;
 //! the difference is read in review.
 #![cfg(feature = "config-file")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,10 +17,7 @@ fn bad_configs() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir("tests/data/bad-configs")
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     files.sort();
     files
@@ -71,12 +64,7 @@ fn every_message_has_a_place_and_what_was_expected() {
         assert!(problem.line() >= 1 && problem.column() >= 1);
         assert!(problem.expected().is_some(), "{problem}");
         let text = problem.to_string();
-        let place = format!(
-            "{}:{}:{}: ",
-            path.display(),
-            problem.line(),
-            problem.column()
-        );
+        let place = format!("{}:{}:{}: ", path.display(), problem.line(), problem.column());
         assert!(text.starts_with(&place), "{text}");
     }
 }
@@ -84,30 +72,19 @@ fn every_message_has_a_place_and_what_was_expected() {
 #[test]
 fn no_message_repeats_what_may_be_a_secret() {
     for name in ["secret-wrong-type", "secret-syntax"] {
-        let text = message(
-            &Path::new("tests/data/bad-configs")
-                .join(name)
-                .with_extension("toml"),
-        );
-        assert!(
-            !text.contains("123456789") && !text.contains("hunter2"),
-            "{text}"
-        );
+        let text = message(&Path::new("tests/data/bad-configs").join(name).with_extension("toml"));
+        assert!(!text.contains("123456789") && !text.contains("hunter2"), "{text}");
     }
 }
 
 #[test]
 fn ten_megabytes_of_noise_are_refused_without_being_parsed() {
-    let noise: Vec<u8> = (0..10 * 1024 * 1024_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect();
+    let noise: Vec<u8> =
+        (0..10 * 1024 * 1024_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let (_dir, path) = file_with(&noise);
     let error = ConfigFile::load(&path).unwrap_err();
     assert!(matches!(error, ConfigFileError::TooLarge { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&CONFIG_BYTES_MAX.to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&CONFIG_BYTES_MAX.to_string()), "{error}");
 }
 
 #[cfg(unix)]
@@ -162,10 +139,7 @@ fn relative_paths_are_relative_to_the_file() {
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let config = ConfigFile::load(&path).unwrap();
     assert_eq!(Path::new(&config.services[0].command), tool);
-    assert_eq!(
-        config.services[0].working_dir,
-        Some(dir.path().join("work"))
-    );
+    assert_eq!(config.services[0].working_dir, Some(dir.path().join("work")));
     assert_eq!(config.state_dir(), dir.path().join(".ide-supervisor"));
 }
 
@@ -173,35 +147,16 @@ fn relative_paths_are_relative_to_the_file() {
 fn any_damage_to_a_file_gives_one_short_message_or_none() {
     let whole = include_str!("data/every-key.toml");
     for at in (0..whole.len()).step_by(3) {
-        for put in [
-            "",
-            "\"",
-            "[",
-            "]",
-            "{",
-            "=",
-            "\n",
-            "\0",
-            "9",
-            "-",
-            "\u{1f600}",
-            "\u{7f}",
-        ] {
+        for put in ["", "\"", "[", "]", "{", "=", "\n", "\0", "9", "-", "\u{1f600}", "\u{7f}"] {
             let damaged = format!("{}{put}{}", &whole[..at], &whole[at + 1..]);
             if let Err(error) = ConfigFile::parse("f.toml", &damaged) {
                 let text = error.to_string();
                 assert!(text.len() < 2000, "{put:?} at {at}: {text}");
-                assert!(
-                    !text.contains(['\0', '\u{7f}']),
-                    "{put:?} at {at}: {text:?}"
-                );
+                assert!(!text.contains(['\0', '\u{7f}']), "{put:?} at {at}: {text:?}");
             }
         }
         if let Err(error) = ConfigFile::parse("f.toml", &whole[..at]) {
-            assert!(
-                error.to_string().starts_with("f.toml:"),
-                "cut at {at}: {error}"
-            );
+            assert!(error.to_string().starts_with("f.toml:"), "cut at {at}: {error}");
         }
     }
 }
@@ -212,9 +167,7 @@ fn every_key_of_the_format_is_read() {
     let config = ConfigFile::parse("ide-supervisor.toml", text).unwrap();
     let written: toml::Table = text.parse().unwrap();
     let service = &written["service"].as_array().unwrap()[0];
-    let known = config_schema()["definitions"]["ServiceSpec"]["properties"]
-        .as_object()
-        .unwrap();
+    let known = config_schema()["definitions"]["ServiceSpec"]["properties"].as_object().unwrap();
     for key in known.keys() {
         assert!(service.get(key).is_some(), "{key} is not in the example");
     }

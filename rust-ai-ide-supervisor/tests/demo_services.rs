@@ -1,10 +1,6 @@
 //! The services built into the program, each run as the process it is and asked by a real client.
 #![cfg(all(feature = "cli", unix))]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -86,13 +82,8 @@ impl Http {
         let file = port_file.to_str().unwrap();
         all.extend(["--port-file", file]);
         let service = Service::start(&all);
-        let port = until("the port is written", || {
-            fs::read_to_string(&port_file).ok()
-        });
-        Self {
-            service,
-            port: port.trim().parse().unwrap(),
-        }
+        let port = until("the port is written", || fs::read_to_string(&port_file).ok());
+        Self { service, port: port.trim().parse().unwrap() }
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
@@ -122,10 +113,7 @@ impl Http {
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let broken = || std::io::Error::other(format!("no HTTP answer: {answer:?}"));
-        Ok((
-            status.ok_or_else(broken)?,
-            serde_json::from_str(body).map_err(|_| broken())?,
-        ))
+        Ok((status.ok_or_else(broken)?, serde_json::from_str(body).map_err(|_| broken())?))
     }
 }
 
@@ -142,17 +130,9 @@ impl Editor {
         let mut service = Service::start(&["demo-service", "language-server"]);
         let input = service.child.stdin.take().unwrap();
         let output = BufReader::new(service.child.stdout.take().unwrap());
-        let mut editor = Self {
-            service,
-            input,
-            output,
-            next: 1,
-        };
+        let mut editor = Self { service, input, output, next: 1 };
         let answer = editor.request("initialize", json!({ "capabilities": {} }));
-        assert_eq!(
-            answer["result"]["capabilities"]["textDocumentSync"]["change"],
-            2
-        );
+        assert_eq!(answer["result"]["capabilities"]["textDocumentSync"]["change"], 2);
         editor.notify("initialized", json!({}));
         editor
     }
@@ -208,10 +188,7 @@ fn the_language_server_answers_from_the_documents_it_was_sent() {
     );
     let published = editor.receive();
     assert_eq!(published["method"], "textDocument/publishDiagnostics");
-    assert_eq!(
-        published["params"]["diagnostics"][0]["range"]["start"]["line"],
-        1
-    );
+    assert_eq!(published["params"]["diagnostics"][0]["range"]["start"]["line"], 1);
 
     let completion = editor.request("textDocument/completion", at(2, 4));
     assert_eq!(completion["result"]["items"][0]["label"], "measure");
@@ -227,31 +204,17 @@ fn the_language_server_answers_from_the_documents_it_was_sent() {
     );
     let hover = editor.request("textDocument/hover", at(2, 3));
     let said = hover["result"]["contents"]["value"].as_str().unwrap();
-    assert!(
-        said.contains("twice") && said.contains("fn measure() {}"),
-        "{said}"
-    );
+    assert!(said.contains("twice") && said.contains("fn measure() {}"), "{said}");
 
-    assert_eq!(
-        editor.request("$/unknown", json!({}))["error"]["code"],
-        -32601
-    );
-    assert_eq!(
-        editor.request("shutdown", Value::Null)["result"],
-        Value::Null
-    );
+    assert_eq!(editor.request("$/unknown", json!({}))["error"]["code"], -32601);
+    assert_eq!(editor.request("shutdown", Value::Null)["result"], Value::Null);
     editor.notify("exit", Value::Null);
     assert_eq!(editor.service.ended().code(), Some(0));
 }
 
 #[test]
 fn a_language_server_whose_editor_vanishes_ends_by_itself() {
-    let Editor {
-        mut service,
-        input,
-        output,
-        ..
-    } = Editor::start();
+    let Editor { mut service, input, output, .. } = Editor::start();
     drop((input, output));
     assert_eq!(service.ended().code(), Some(1));
 }
@@ -284,15 +247,10 @@ fn the_model_manager_is_unavailable_while_it_loads_and_completes_text_afterwards
     let question = r#"{"prompt":"The supervisor ","max_tokens":40,"seed":3}"#;
     assert_eq!(manager.ask("POST", "/infer", question).0, 503);
 
-    until("the model is loaded", || {
-        (manager.ask("GET", "/health", "").0 == 200).then_some(())
-    });
+    until("the model is loaded", || (manager.ask("GET", "/health", "").0 == 200).then_some(()));
     let (status, answer) = manager.ask("POST", "/infer", question);
     assert_eq!(status, 200);
-    assert!(
-        answer["completion"].as_str().unwrap().contains(' '),
-        "{answer}"
-    );
+    assert!(answer["completion"].as_str().unwrap().contains(' '), "{answer}");
     assert_eq!(manager.ask("POST", "/infer", question).1, answer);
 
     manager.service.signal(rustix::process::Signal::TERM);
@@ -303,18 +261,13 @@ fn the_model_manager_is_unavailable_while_it_loads_and_completes_text_afterwards
 fn the_model_manager_refuses_what_it_cannot_use_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let manager = Http::start(dir.path(), &["model-manager", "--load", "0s"]);
-    until("the model is loaded", || {
-        (manager.ask("GET", "/health", "").0 == 200).then_some(())
-    });
+    until("the model is loaded", || (manager.ask("GET", "/health", "").0 == 200).then_some(()));
     assert_eq!(manager.ask("POST", "/infer", "not json").0, 400);
     assert_eq!(manager.ask("POST", "/infer", r#"{"prompt":1}"#).0, 400);
     assert_eq!(manager.ask("GET", "/infer", "").0, 405);
     assert_eq!(manager.ask("GET", "/nowhere", "").0, 404);
     assert_eq!(manager.ask("POST", "/fault?kind=nonsense", "").0, 400);
-    assert_eq!(
-        manager.ask("POST", "/infer", &"x".repeat(300 * 1024)).0,
-        413
-    );
+    assert_eq!(manager.ask("POST", "/infer", &"x".repeat(300 * 1024)).0, 413);
     assert_eq!(manager.ask("GET", "/health", "").0, 200);
 }
 
@@ -335,17 +288,10 @@ fn an_acknowledged_hook_survives_a_kill_and_the_port_is_free_at_once() {
     let receiver = Http::start(dir.path(), &["webhooks", "--store", store, "--port", &port]);
     assert_eq!(receiver.port.to_string(), port);
     let (_, list) = receiver.ask("GET", "/hooks?after=18", "");
-    let bodies: Vec<&Value> = list["hooks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|hook| &hook["body"]["n"])
-        .collect();
+    let bodies: Vec<&Value> =
+        list["hooks"].as_array().unwrap().iter().map(|hook| &hook["body"]["n"]).collect();
     assert_eq!(bodies, [19, 20]);
-    assert_eq!(
-        receiver.ask("POST", "/hooks/push", "plain text").1["id"],
-        21
-    );
+    assert_eq!(receiver.ask("POST", "/hooks/push", "plain text").1["id"], 21);
     assert_eq!(receiver.ask("GET", "/health", "").1["stored"], 21);
 }
 
@@ -353,16 +299,11 @@ fn an_acknowledged_hook_survives_a_kill_and_the_port_is_free_at_once() {
 fn a_hung_service_answers_nobody_and_ignores_the_request_to_end() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("hooks");
-    let mut receiver = Http::start(
-        dir.path(),
-        &["webhooks", "--store", store.to_str().unwrap()],
-    );
+    let mut receiver = Http::start(dir.path(), &["webhooks", "--store", store.to_str().unwrap()]);
     let short = Duration::from_millis(300);
     // Whether the request that hangs it is still answered is left to chance.
     drop(receiver.try_ask("POST", "/fault?kind=hang", "", short));
-    until("it stops answering", || {
-        receiver.try_ask("GET", "/health", "", short).err()
-    });
+    until("it stops answering", || receiver.try_ask("GET", "/health", "", short).err());
     receiver.service.signal(rustix::process::Signal::TERM);
     assert!(receiver.try_ask("GET", "/health", "", short).is_err());
     assert_eq!(receiver.service.child.try_wait().unwrap(), None);
@@ -378,17 +319,12 @@ fn a_leak_grows_while_the_service_goes_on_answering() {
     let statm = format!("/proc/{}/statm", manager.service.child.id());
     let resident_pages = || {
         let text = fs::read_to_string(&statm).unwrap();
-        text.split(' ')
-            .nth(1)
-            .and_then(|pages| pages.parse::<u64>().ok())
-            .unwrap()
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap()
     };
     let before = resident_pages();
     assert_eq!(manager.ask("POST", "/fault?kind=leak", "").0, 202);
     // 32 MiB more, in pages of 4 KiB.
-    until("memory grows", || {
-        (resident_pages() > before + 8192).then_some(())
-    });
+    until("memory grows", || (resident_pages() > before + 8192).then_some(()));
     assert_eq!(manager.ask("GET", "/health", "").0, 200);
 }
 
@@ -405,16 +341,9 @@ fn a_flood_fills_the_log_while_the_service_goes_on_answering() {
         .arg("--port-file")
         .arg(&port_file)
         .stderr(fs::File::create(&log).unwrap());
-    let service = Service {
-        child: command.spawn().unwrap(),
-    };
-    let port = until("the port is written", || {
-        fs::read_to_string(&port_file).ok()
-    });
-    let receiver = Http {
-        service,
-        port: port.trim().parse().unwrap(),
-    };
+    let service = Service { child: command.spawn().unwrap() };
+    let port = until("the port is written", || fs::read_to_string(&port_file).ok());
+    let receiver = Http { service, port: port.trim().parse().unwrap() };
     assert_eq!(receiver.ask("POST", "/fault?kind=flood", "").0, 202);
     until("the log is long", || {
         (fs::metadata(&log).unwrap().len() > 20 * 1024 * 1024).then_some(())
@@ -433,9 +362,7 @@ fn a_service_says_that_it_is_ready_to_whoever_asked_to_know() {
         .args(["demo-service", "language-server"])
         .stdin(Stdio::piped())
         .env("NOTIFY_SOCKET", &path);
-    let _service = Service {
-        child: command.spawn().unwrap(),
-    };
+    let _service = Service { child: command.spawn().unwrap() };
     let mut message = [0; 64];
     let length = socket.recv(&mut message).unwrap();
     assert_eq!(&message[..length], b"READY=1\n");

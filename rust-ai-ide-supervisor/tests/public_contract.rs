@@ -37,12 +37,7 @@ async fn a_supervisor_is_made_given_a_service_and_started() -> Result<(), Superv
     supervisor.start_monitoring().await?;
     let status = supervisor.status().await?;
     assert!(status.services[0].ready);
-    assert!(
-        directory
-            .path()
-            .join(".ide-supervisor/supervisor.db")
-            .is_file()
-    );
+    assert!(directory.path().join(".ide-supervisor/supervisor.db").is_file());
     supervisor.shutdown(Actor::Host).await?;
     assert!(supervisor.finished().await.clean);
     Ok(())
@@ -52,16 +47,12 @@ async fn a_supervisor_is_made_given_a_service_and_started() -> Result<(), Superv
 async fn a_checkpoint_is_created_of_collections_nobody_annotates_and_loaded()
 -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
-    let (db_path, checkpoint_dir) = (
-        directory.path().join("supervisor.db"),
-        directory.path().join("checkpoints"),
-    );
+    let (db_path, checkpoint_dir) =
+        (directory.path().join("supervisor.db"), directory.path().join("checkpoints"));
     let persistence = StatePersistence::new(db_path, checkpoint_dir).await?;
     let services = Default::default();
     let pending_operations = Default::default();
-    let id = persistence
-        .create_checkpoint(&services, &pending_operations)
-        .await?;
+    let id = persistence.create_checkpoint(&services, &pending_operations).await?;
     let snapshot = persistence.load_latest_checkpoint().await?;
     assert_eq!(snapshot.id, id);
     Ok(())
@@ -91,42 +82,21 @@ async fn a_message_gets_a_receipt_that_is_awaited_for_its_outcome()
 #[tokio::test]
 async fn one_service_too_many_is_refused_and_not_half_registered() {
     let directory = tempfile::tempdir().unwrap();
-    let supervisor = Supervisor::builder()
-        .state_dir(directory.path().join("s"))
-        .build()
-        .unwrap();
+    let supervisor = Supervisor::builder().state_dir(directory.path().join("s")).build().unwrap();
     for n in 0..10 {
-        supervisor
-            .register_service(service(&format!("s{n}")))
-            .await
-            .unwrap();
+        supervisor.register_service(service(&format!("s{n}"))).await.unwrap();
     }
-    let error = supervisor
-        .register_service(service("one-too-many"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, SupervisorError::TooManyServices { limit: 10, .. }),
-        "{error}"
-    );
+    let error = supervisor.register_service(service("one-too-many")).await.unwrap_err();
+    assert!(matches!(error, SupervisorError::TooManyServices { limit: 10, .. }), "{error}");
     assert_eq!(supervisor.status().await.unwrap().services.len(), 10);
-    let error = supervisor
-        .register_service(service("s1"))
-        .await
-        .unwrap_err();
+    let error = supervisor.register_service(service("s1")).await.unwrap_err();
     assert!(matches!(
         error,
         SupervisorError::AlreadyRegistered { .. } | SupervisorError::TooManyServices { .. }
     ));
-    let error = supervisor
-        .register_service(service("../x"))
-        .await
-        .unwrap_err();
+    let error = supervisor.register_service(service("../x")).await.unwrap_err();
     assert!(error.to_string().contains("invalid id"), "{error}");
     supervisor.shutdown(Actor::Host).await.unwrap();
-    let error = supervisor
-        .register_service(service("late"))
-        .await
-        .unwrap_err();
+    let error = supervisor.register_service(service("late")).await.unwrap_err();
     assert!(matches!(error, SupervisorError::ShuttingDown), "{error}");
 }

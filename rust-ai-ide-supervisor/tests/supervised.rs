@@ -45,15 +45,8 @@ impl Place {
 
     fn spawn_up(&self) -> Child {
         let mut command = Command::new(PROGRAM);
-        command
-            .arg("up")
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        command.arg("up").current_dir(self.dir.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn up(&mut self) {
@@ -72,10 +65,7 @@ impl Place {
 
     fn status(&self) -> Option<Value> {
         let output = self.run(&["status", "--json"]);
-        output
-            .status
-            .success()
-            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
     /// Polls the status until it is as wanted.
@@ -167,23 +157,14 @@ fn a_killed_service_is_back_and_status_events_and_audit_tell_why() {
     assert_eq!(after["restarts"], 1);
     assert_eq!(after["last_exit"]["signal"], 9);
     assert_eq!(after["last_exit"]["reason"], "crash");
-    assert_eq!(
-        place.marked(),
-        4,
-        "sleep, sh and its two sleeps; nothing of the killed run"
-    );
+    assert_eq!(place.marked(), 4, "sleep, sh and its two sleeps; nothing of the killed run");
     let events = text(&place.run(&["events", "--json"]).stdout);
     assert!(
-        events
-            .lines()
-            .any(|line| line.contains("ServiceRestarted") && line.contains("forking")),
+        events.lines().any(|line| line.contains("ServiceRestarted") && line.contains("forking")),
         "{events}"
     );
     let audit = text(&place.run(&["audit", "list"]).stdout);
-    assert!(
-        audit.contains("running -> stopping") || audit.contains("-> backoff"),
-        "{audit}"
-    );
+    assert!(audit.contains("running -> stopping") || audit.contains("-> backoff"), "{audit}");
     assert!(place.run(&["audit", "verify"]).status.success());
     assert!(place.down().success());
     assert_eq!(place.marked(), 0);
@@ -195,20 +176,15 @@ fn a_killed_supervisor_leaves_no_second_copy_and_the_next_one_says_what_it_recov
     place.up();
     let status = place.until("both run", |status| status["services"][1]["ready"] == true);
     kill(pid_of(&Place::service(&status, "steady")));
-    place.until("it restarted once", |status| {
-        Place::service(status, "steady")["restarts"] == 1
-    });
-    let checkpoint = text(&place.run(&["checkpoint", "create"]).stdout)
-        .trim()
-        .to_owned();
+    place.until("it restarted once", |status| Place::service(status, "steady")["restarts"] == 1);
+    let checkpoint = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
     assert!(place.run(&["stop", "forking"]).status.success());
     let mut up = place.up.take().unwrap();
     up.kill().unwrap();
     up.wait().unwrap();
     place.up();
-    let status = place.until("it is up again", |status| {
-        Place::service(status, "steady")["ready"] == true
-    });
+    let status =
+        place.until("it is up again", |status| Place::service(status, "steady")["ready"] == true);
     let steady = Place::service(&status, "steady");
     assert_eq!(steady["restarts"], 1, "restart counters survive");
     assert!(steady["incarnation"].as_u64() > Some(2));
@@ -219,10 +195,7 @@ fn a_killed_supervisor_leaves_no_second_copy_and_the_next_one_says_what_it_recov
     );
     assert_eq!(place.marked(), 1);
     let events = text(&place.run(&["events", "--json"]).stdout);
-    let recovered = events
-        .lines()
-        .find(|line| line.contains("\"Recovered\""))
-        .expect("a recovery");
+    let recovered = events.lines().find(|line| line.contains("\"Recovered\"")).expect("a recovery");
     assert!(recovered.contains(&checkpoint), "{recovered}");
     assert!(place.down().success());
     assert_eq!(place.marked(), 0);
@@ -233,26 +206,16 @@ fn a_damaged_newest_checkpoint_is_passed_over_and_that_is_said() {
     let mut place = Place::new(TWO);
     place.up();
     place.until("both run", |status| status["services"][1]["ready"] == true);
-    let good = text(&place.run(&["checkpoint", "create"]).stdout)
-        .trim()
-        .to_owned();
-    let bad = text(&place.run(&["checkpoint", "create"]).stdout)
-        .trim()
-        .to_owned();
+    let good = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
+    let bad = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
     let mut up = place.up.take().unwrap();
     up.kill().unwrap();
     up.wait().unwrap();
     damage(&place.state(), &bad);
     place.up();
     let events = text(&place.run(&["events", "--json"]).stdout);
-    let recovered = events
-        .lines()
-        .find(|line| line.contains("\"Recovered\""))
-        .expect("a recovery");
-    assert!(
-        recovered.contains(&format!("checkpoint {good}")),
-        "{recovered}"
-    );
+    let recovered = events.lines().find(|line| line.contains("\"Recovered\"")).expect("a recovery");
+    assert!(recovered.contains(&format!("checkpoint {good}")), "{recovered}");
     assert!(recovered.contains(&bad), "{recovered}");
     let verified = place.run(&["checkpoint", "verify", "--json", &bad]);
     assert_eq!(verified.status.code(), Some(1));
@@ -265,9 +228,7 @@ fn a_damaged_newest_checkpoint_is_passed_over_and_that_is_said() {
 fn damage(state: &Path, id: &str) {
     let database = rusqlite::Connection::open(state.join("supervisor.db")).unwrap();
     let number: i64 = database
-        .query_row("SELECT number FROM checkpoint WHERE id = ?1", [id], |row| {
-            row.get(0)
-        })
+        .query_row("SELECT number FROM checkpoint WHERE id = ?1", [id], |row| row.get(0))
         .unwrap();
     let change = "UPDATE checkpoint SET payload = CAST(replace(CAST(payload AS TEXT), 'schema', 'schemb') AS BLOB) WHERE id = ?1";
     assert_eq!(database.execute(change, [id]).unwrap(), 1);
@@ -284,11 +245,7 @@ fn a_second_up_is_refused_with_its_own_number_and_names_the_owner() {
     let second = place.spawn_up().wait_with_output().unwrap();
     assert_eq!(second.status.code(), Some(6));
     let owner = place.up.as_ref().unwrap().id().to_string();
-    assert!(
-        text(&second.stderr).contains(&owner),
-        "{}",
-        text(&second.stderr)
-    );
+    assert!(text(&second.stderr).contains(&owner), "{}", text(&second.stderr));
     assert!(place.down().success());
 }
 
@@ -309,10 +266,7 @@ fn a_database_that_is_not_ours_is_refused_with_its_own_number() {
 #[test]
 fn a_bad_configuration_starts_nothing_and_ends_with_its_own_number() {
     for (config, expected) in [
-        (
-            "[[service]]\nid = \"a\"\ncommand = \"sleep\"\nresart_policy = 1\n",
-            "restart_policy",
-        ),
+        ("[[service]]\nid = \"a\"\ncommand = \"sleep\"\nresart_policy = 1\n", "restart_policy"),
         ("[[service]]\nid = \"a\"\ncommand = 7\n", "command"),
         (
             "[[service]]\nid = \"a\"\ncommand = \"no-such-program-anywhere\"\n",
@@ -331,10 +285,7 @@ fn a_bad_configuration_starts_nothing_and_ends_with_its_own_number() {
         let output = place.spawn_up().wait_with_output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(
-            said.contains(expected) || said.contains("b -> a -> b"),
-            "{said}"
-        );
+        assert!(said.contains(expected) || said.contains("b -> a -> b"), "{said}");
         assert!(!place.state().exists(), "nothing was made");
     }
 }
@@ -371,11 +322,7 @@ restart_policy = { type = "exponential_backoff", base_delay = "10ms", max_delay 
     );
     let output = place.spawn_up().wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
-    assert!(
-        text(&output.stderr).contains("vital"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("vital"), "{}", text(&output.stderr));
     assert_eq!(place.marked(), 0);
     let audit = text(&place.run(&["audit", "list"]).stdout);
     assert!(audit.contains("critical service vital"), "{audit}");
@@ -415,23 +362,11 @@ fn a_reload_changes_only_what_changed() {
             .as_array()
             .is_some_and(|all| all.len() == 3 && all.iter().all(|one| one["ready"] == true))
     });
-    assert_eq!(
-        Place::service(&before, "steady")["pid"],
-        Place::service(&after, "steady")["pid"]
-    );
-    assert_ne!(
-        Place::service(&before, "forking")["pid"],
-        Place::service(&after, "forking")["pid"]
-    );
+    assert_eq!(Place::service(&before, "steady")["pid"], Place::service(&after, "steady")["pid"]);
+    assert_ne!(Place::service(&before, "forking")["pid"], Place::service(&after, "forking")["pid"]);
     fs::write(place.dir.path().join("ide-supervisor.toml"), "nonsense").unwrap();
     assert!(!place.run(&["reload"]).status.success());
-    assert_eq!(
-        place.status().unwrap()["services"]
-            .as_array()
-            .unwrap()
-            .len(),
-        3
-    );
+    assert_eq!(place.status().unwrap()["services"].as_array().unwrap().len(), 3);
     assert!(place.down().success());
     assert_eq!(place.marked(), 0);
 }
@@ -486,10 +421,7 @@ fn a_demo_that_is_killed_takes_everything_with_it() {
             .count()
     };
     while ours() < 3 {
-        assert!(
-            Instant::now() < deadline,
-            "the demo's services do not come up"
-        );
+        assert!(Instant::now() < deadline, "the demo's services do not come up");
     }
     demo.kill().unwrap();
     demo.wait().unwrap();

@@ -45,9 +45,7 @@ impl ServiceId {
         let valid = !text.is_empty()
             && text.len() <= SERVICE_ID_LEN_MAX
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
         if valid {
             return Ok(Self(text));
         }
@@ -213,17 +211,7 @@ mod tests {
         for good in ["a", "0", "a.b-c_D", &"x".repeat(64)] {
             assert!(ServiceId::new(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            ".a",
-            "-a",
-            "_a",
-            "a b",
-            "a/b",
-            "ä",
-            "a\0",
-            &"x".repeat(65),
-        ] {
+        for bad in ["", ".a", "-a", "_a", "a b", "a/b", "ä", "a\0", &"x".repeat(65)] {
             let error = ServiceId::new(bad).expect_err(bad);
             assert_eq!(error.field(), "id");
         }

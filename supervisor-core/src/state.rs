@@ -76,10 +76,7 @@ impl Phase {
     /// Tells whether a process of the service may exist.
     #[must_use]
     pub const fn may_be_alive(self) -> bool {
-        matches!(
-            self,
-            Self::Starting | Self::Running | Self::Unhealthy | Self::Stopping
-        )
+        matches!(self, Self::Starting | Self::Running | Self::Unhealthy | Self::Stopping)
     }
 
     /// Tells whether the service counts against `max_concurrent_services`.

@@ -12,7 +12,9 @@ use crate::{CheckpointId, Incarnation, ServiceId};
 pub const STATUS_VERSION: u32 = 1;
 
 /// What a running supervisor is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum SupervisorPhase {
     /// Made, not monitoring yet.

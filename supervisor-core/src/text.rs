@@ -138,12 +138,9 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The library's own display rounds; a value that is written out and read back must not change.
-        for (unit, name) in [
-            (1_u64 << 40, "TiB"),
-            (1 << 30, "GiB"),
-            (1 << 20, "MiB"),
-            (1 << 10, "KiB"),
-        ] {
+        for (unit, name) in
+            [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        {
             if self.0 >= unit && self.0.is_multiple_of(unit) {
                 return write!(f, "{}{name}", self.0 / unit);
             }
@@ -156,15 +153,9 @@ impl FromStr for ByteSize {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        bytesize::ByteSize::from_str(text)
-            .map(|size| Self(size.as_u64()))
-            .map_err(|_| {
-                ConfigError::invalid(
-                    "size",
-                    text,
-                    "a size such as \"64KiB\", \"16MiB\" or \"2GiB\"",
-                )
-            })
+        bytesize::ByteSize::from_str(text).map(|size| Self(size.as_u64())).map_err(|_| {
+            ConfigError::invalid("size", text, "a size such as \"64KiB\", \"16MiB\" or \"2GiB\"")
+        })
     }
 }
 
@@ -238,21 +229,14 @@ mod tests {
             assert_eq!(error.field(), "shutdown_timeout");
             assert!(error.to_string().contains("250ms"), "{error}");
         }
-        assert_eq!(
-            parse_duration("x", "1m 30s").unwrap(),
-            Duration::from_secs(90)
-        );
+        assert_eq!(parse_duration("x", "1m 30s").unwrap(), Duration::from_secs(90));
     }
 
     #[test]
     fn a_size_survives_being_written_and_read() {
         for bytes in [0, 1, 1023, 1024, 1025, 16 << 20, (16 << 20) + 1, 3 << 40] {
             let size = ByteSize(bytes);
-            assert_eq!(
-                size.to_string().parse::<ByteSize>().unwrap(),
-                size,
-                "{size}"
-            );
+            assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size, "{size}");
         }
         assert_eq!("2GB".parse::<ByteSize>().unwrap().bytes(), 2_000_000_000);
         assert!("-1MiB".parse::<ByteSize>().is_err());

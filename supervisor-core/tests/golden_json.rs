@@ -73,11 +73,7 @@ fn kinds() -> Vec<EventKind> {
             reason: "given up".into(),
             exit: Some(exit()),
         },
-        EventKind::ServiceDegraded {
-            service: service(),
-            incarnation,
-            reason: "late".into(),
-        },
+        EventKind::ServiceDegraded { service: service(), incarnation, reason: "late".into() },
         EventKind::ServiceUnkillable {
             service: service(),
             incarnation,
@@ -91,11 +87,7 @@ fn kinds() -> Vec<EventKind> {
             redelivered: 2,
             lost: 0,
         },
-        EventKind::CheckpointCreated {
-            checkpoint,
-            services: 3,
-            pending_operations: 1,
-        },
+        EventKind::CheckpointCreated { checkpoint, services: 3, pending_operations: 1 },
         EventKind::CheckpointQuarantined {
             source: "checkpoint x".into(),
             reason: "hash mismatch".into(),
@@ -107,25 +99,14 @@ fn kinds() -> Vec<EventKind> {
             swept: 2,
             rejected: vec!["checkpoint y: hash mismatch".into()],
         },
-        EventKind::BackupCompleted {
-            backup: "b".into(),
-            bytes: 4096,
-        },
-        EventKind::BackupFailed {
-            reason: "disk full".into(),
-        },
-        EventKind::ModeChanged {
-            mode: "storage_degraded".into(),
-            reason: "disk full".into(),
-        },
+        EventKind::BackupCompleted { backup: "b".into(), bytes: 4096 },
+        EventKind::BackupFailed { reason: "disk full".into() },
+        EventKind::ModeChanged { mode: "storage_degraded".into(), reason: "disk full".into() },
         EventKind::ShutdownStarted {
             reason: "critical service lsp".into(),
             culprit: Some(service()),
         },
-        EventKind::ShutdownCompleted {
-            clean: true,
-            took_us: 900,
-        },
+        EventKind::ShutdownCompleted { clean: true, took_us: 900 },
         EventKind::EventsDropped { missed: 7 },
     ]
 }
@@ -158,18 +139,12 @@ fn status() -> StatusReport {
 }
 
 fn compare(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
     }
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        text,
-        "{name} changed; see the module doc"
-    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name} changed; see the module doc");
 }
 
 #[test]
@@ -184,14 +159,8 @@ fn events_have_their_golden_json_form_and_read_back() {
             kind,
         };
         let line = serde_json::to_string(&event).unwrap();
-        assert!(
-            line.contains(&format!("\"type\":\"{}\"", event.kind.name())),
-            "{line}"
-        );
-        assert_eq!(
-            serde_json::from_str::<SupervisorEvent>(&line).unwrap(),
-            event
-        );
+        assert!(line.contains(&format!("\"type\":\"{}\"", event.kind.name())), "{line}");
+        assert_eq!(serde_json::from_str::<SupervisorEvent>(&line).unwrap(), event);
         text.push_str(&line);
         text.push('\n');
     }
@@ -201,10 +170,7 @@ fn events_have_their_golden_json_form_and_read_back() {
 #[test]
 fn the_status_report_has_its_golden_json_form_and_reads_back() {
     let text = serde_json::to_string_pretty(&status()).unwrap();
-    assert_eq!(
-        serde_json::from_str::<StatusReport>(&text).unwrap(),
-        status()
-    );
+    assert_eq!(serde_json::from_str::<StatusReport>(&text).unwrap(), status());
     compare("status.json", &(text + "\n"));
 }
 

@@ -59,11 +59,7 @@ impl<H: Handler> Endpoint<H> {
 
     /// Makes an endpoint with limits of its own: `max_frame` and `dedupe_max` apply.
     pub fn with_config(handler: H, config: RecoveryConfig) -> Self {
-        Self {
-            handler,
-            seen: Arc::default(),
-            config,
-        }
+        Self { handler, seen: Arc::default(), config }
     }
 
     /// Serves one connection to its end.
@@ -85,13 +81,8 @@ impl<H: Handler> Endpoint<H> {
             let answer = match envelope {
                 Envelope::Hello { version } => {
                     greeted = true;
-                    let sent = send(
-                        &mut framed,
-                        &Envelope::Hello {
-                            version: ENVELOPE_VERSION,
-                        },
-                    )
-                    .await;
+                    let sent =
+                        send(&mut framed, &Envelope::Hello { version: ENVELOPE_VERSION }).await;
                     if version != ENVELOPE_VERSION {
                         return Err(IpcError::Incompatible {
                             channel: "endpoint".to_owned(),
@@ -153,17 +144,12 @@ impl<H: Handler> Endpoint<H> {
 }
 
 fn protocol(reason: String) -> IpcError {
-    IpcError::Protocol {
-        channel: "endpoint".to_owned(),
-        reason,
-    }
+    IpcError::Protocol { channel: "endpoint".to_owned(), reason }
 }
 
 async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     framed: &mut Framed<S, Framing>,
     envelope: &Envelope,
 ) -> std::io::Result<()> {
-    framed
-        .send(Bytes::from(serde_json::to_vec(envelope)?))
-        .await
+    framed.send(Bytes::from(serde_json::to_vec(envelope)?)).await
 }

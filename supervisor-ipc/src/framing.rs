@@ -20,19 +20,11 @@ pub(crate) struct Framing {
 
 impl Framing {
     pub(crate) const fn new(kind: FramingKind, frame_max: usize, junk_max: usize) -> Self {
-        Self {
-            kind,
-            frame_max,
-            junk_max,
-            junk: 0,
-        }
+        Self { kind, frame_max, junk_max, junk: 0 }
     }
 
     fn too_large(&self, length: u64) -> io::Error {
-        broken(format!(
-            "a frame of {length} bytes exceeds {}",
-            self.frame_max
-        ))
+        broken(format!("a frame of {length} bytes exceeds {}", self.frame_max))
     }
 
     fn decode_length(&self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
@@ -79,10 +71,7 @@ impl Framing {
         let mut at = 0;
         let mut length: Option<usize> = None;
         loop {
-            let Some(end) = source[at..]
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .map(|end| at + end)
+            let Some(end) = source[at..].iter().position(|byte| *byte == b'\n').map(|end| at + end)
             else {
                 let open = source.len() - at;
                 return if open > HEADER_MAX {
@@ -91,9 +80,7 @@ impl Framing {
                     Ok(None)
                 };
             };
-            let line = source[at..end]
-                .strip_suffix(b"\r")
-                .unwrap_or(&source[at..end]);
+            let line = source[at..end].strip_suffix(b"\r").unwrap_or(&source[at..end]);
             let next = end + 1;
             match (header(line)?, length) {
                 (Header::Empty, Some(length)) => return self.take_body(source, next, length),
@@ -109,9 +96,7 @@ impl Framing {
                 }
                 (Header::Other, _) => at = next,
                 (Header::Junk, Some(_)) => {
-                    return Err(broken(
-                        "a header block with a line that is no header".to_owned(),
-                    ));
+                    return Err(broken("a header block with a line that is no header".to_owned()));
                 }
                 (Header::Junk | Header::Empty, None) => {
                     self.skip(source, next)?;
@@ -170,19 +155,12 @@ fn header(line: &[u8]) -> io::Result<Header> {
     if name.eq_ignore_ascii_case(b"content-length") {
         let text = std::str::from_utf8(value).unwrap_or_default().trim();
         let length = text.parse().map_err(|_| {
-            broken(format!(
-                "a length of {:?}",
-                text.chars().take(20).collect::<String>()
-            ))
+            broken(format!("a length of {:?}", text.chars().take(20).collect::<String>()))
         })?;
         return Ok(Header::Length(length));
     }
     let token = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-    Ok(if !name.is_empty() && name.iter().all(token) {
-        Header::Other
-    } else {
-        Header::Junk
-    })
+    Ok(if !name.is_empty() && name.iter().all(token) { Header::Other } else { Header::Junk })
 }
 
 fn broken(reason: String) -> io::Error {
@@ -240,9 +218,8 @@ mod tests {
         let mut frames = Vec::new();
         for piece in bytes.chunks(step) {
             source.extend_from_slice(piece);
-            while let Some(frame) = framing
-                .decode(&mut source)
-                .map_err(|error| error.to_string())?
+            while let Some(frame) =
+                framing.decode(&mut source).map_err(|error| error.to_string())?
             {
                 frames.push(String::from_utf8_lossy(&frame).into_owned());
             }
@@ -256,9 +233,7 @@ mod tests {
             let mut framing = Framing::new(kind, 1000, 100);
             let mut bytes = BytesMut::new();
             for text in ["{}", "{\"a\":\"ü\"}", "[1,2,3]"] {
-                framing
-                    .encode(Bytes::from_static(text.as_bytes()), &mut bytes)
-                    .unwrap();
+                framing.encode(Bytes::from_static(text.as_bytes()), &mut bytes).unwrap();
             }
             for step in 1..bytes.len() {
                 assert_eq!(
@@ -275,18 +250,10 @@ mod tests {
         assert!(cut(FramingKind::Length, &[0xff, 0xff, 0xff, 0xff], 1).is_err());
         for length in ["9999999999", "-1", "1e3", "99999999999999999999999", ""] {
             let bytes = format!("Content-Length: {length}\r\n\r\n");
-            assert!(
-                cut(FramingKind::Lsp, bytes.as_bytes(), 1).is_err(),
-                "{length}"
-            );
+            assert!(cut(FramingKind::Lsp, bytes.as_bytes(), 1).is_err(), "{length}");
         }
         assert!(
-            cut(
-                FramingKind::Lsp,
-                b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-                4
-            )
-            .is_err()
+            cut(FramingKind::Lsp, b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 4).is_err()
         );
         assert!(cut(FramingKind::Mcp, &[b'x'; 2000], 64).is_err());
     }
@@ -295,11 +262,7 @@ mod tests {
     fn junk_between_frames_is_skipped_up_to_its_limit() {
         let noisy = b"hello from the server\n\ncontent-length: 2\r\nContent-Type: x\r\n\r\n{}";
         assert_eq!(cut(FramingKind::Lsp, noisy, 3).unwrap(), ["{}"]);
-        let much = [
-            b"junk line\n".repeat(50),
-            b"Content-Length: 2\r\n\r\n{}".to_vec(),
-        ]
-        .concat();
+        let much = [b"junk line\n".repeat(50), b"Content-Length: 2\r\n\r\n{}".to_vec()].concat();
         assert!(cut(FramingKind::Lsp, &much, 7).is_err());
     }
 }

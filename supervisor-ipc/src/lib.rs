@@ -6,11 +6,13 @@ mod connection;
 mod endpoint;
 mod framing;
 mod machine;
+mod message;
 mod monitor;
 mod os;
 mod protocol;
 mod receipt;
 mod session;
+mod task;
 mod transport;
 
 pub use channel::{Channel, ChannelOptions, Incoming};

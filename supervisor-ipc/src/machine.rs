@@ -7,116 +7,15 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use supervisor_core::config::{OverflowPolicy, RecoveryConfig};
+use supervisor_core::config::RecoveryConfig;
 use supervisor_core::message::{ChannelState, IpcMessage, Lane, Outcome};
 use supervisor_core::policy::{SplitMix, jittered};
 use supervisor_core::{Generation, Monotonic};
 use uuid::Uuid;
 
-/// How one message is treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SendOptions {
-    /// Which queue it waits in.
-    pub lane: Lane,
-    /// Whether it may be written again after the connection broke; if not, its outcome is `Indeterminate` then.
-    pub idempotent: bool,
-    /// How long it may wait for its outcome; the channel's `message_ttl` when absent.
-    pub ttl: Option<Duration>,
-    /// Whether the peer answers it; if not, an acknowledgement is its outcome.
-    pub expect_reply: bool,
-}
-
-impl Default for SendOptions {
-    /// Normal lane, may be repeated, the channel's time to live, acknowledged.
-    fn default() -> Self {
-        Self {
-            lane: Lane::Normal,
-            idempotent: true,
-            ttl: None,
-            expect_reply: false,
-        }
-    }
-}
-
-/// A message on its way.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Item {
-    pub(crate) message: IpcMessage,
-    pub(crate) options: SendOptions,
-    bytes: usize,
-    deadline: Monotonic,
-    attempts: u32,
-}
-
-/// What happens to a channel.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
-    /// There is something to connect over.
-    Attached,
-    Connected,
-    ConnectFailed {
-        reason: String,
-        permanent: bool,
-    },
-    Synced,
-    Lost {
-        reason: String,
-    },
-    /// Something came from the peer.
-    Alive,
-    Acked {
-        s: u64,
-        duplicate: bool,
-    },
-    Replied {
-        s: u64,
-        reply: serde_json::Value,
-    },
-    RetryNow,
-    Drain,
-    Close,
-    Tick,
-}
-
-/// What the machine asks for.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
-    Connect,
-    Disconnect,
-    Synchronize {
-        generation: Generation,
-    },
-    Write {
-        s: u64,
-        message: IpcMessage,
-        expect_reply: bool,
-    },
-    Ping {
-        s: u64,
-    },
-    Settle {
-        id: Uuid,
-        outcome: Outcome,
-    },
-    Bury {
-        message: IpcMessage,
-        cause: String,
-    },
-    State {
-        from: ChannelState,
-        to: ChannelState,
-        reason: String,
-    },
-    Recovered {
-        took: Duration,
-        cause: String,
-        redelivered: u64,
-        lost: u64,
-    },
-}
-
-/// Weights of the lanes below control: so many of each are written in one round.
-const WEIGHTS: [(Lane, usize); 3] = [(Lane::Interactive, 8), (Lane::Normal, 4), (Lane::Bulk, 1)];
+pub use crate::message::SendOptions;
+use crate::message::size;
+pub(crate) use crate::message::{Accepted, Action, Event, Item, Refusal};
 
 /// One channel.
 #[derive(Debug)]
@@ -212,53 +111,11 @@ impl Machine {
         self.seen.insert(message.id, None);
         self.seen_order.push_back((now, message.id));
         self.buffered_bytes += bytes;
-        let item = Item {
-            message,
-            options,
-            bytes,
-            deadline,
-            attempts: 0,
-        };
+        let item = Item { message, options, bytes, deadline, attempts: 0 };
         self.lanes.entry(options.lane).or_default().push_back(item);
         let ready = self.state == ChannelState::Ready;
         self.pump(now, actions);
-        Ok(if ready {
-            Accepted::Sent
-        } else {
-            Accepted::Buffered
-        })
-    }
-
-    fn make_room(
-        &mut self,
-        bytes: usize,
-        lane: Lane,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Refusal> {
-        let limit = usize::try_from(self.config.max_buffered_bytes.bytes()).unwrap_or(usize::MAX);
-        loop {
-            let full_count = self.buffered() >= self.config.max_buffered_messages;
-            if !full_count && self.buffered_bytes + bytes <= limit {
-                return Ok(());
-            }
-            // Control is never refused for want of room: a cancellation or a goodbye frees more than it takes.
-            if lane == Lane::Control && !full_count {
-                return Ok(());
-            }
-            let oldest = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front);
-            match (self.config.overflow, oldest) {
-                (OverflowPolicy::DropOldest, Some(item)) => {
-                    let reason = "dropped for a newer message: the buffer is full".to_owned();
-                    self.settle(item, Outcome::Rejected { reason }, actions);
-                }
-                (_, oldest) => {
-                    if let Some(item) = oldest {
-                        self.lanes.entry(lane).or_default().push_front(item);
-                    }
-                    return Err(Refusal::Full(full_count));
-                }
-            }
-        }
+        Ok(if ready { Accepted::Sent } else { Accepted::Buffered })
     }
 
     pub(crate) fn step(&mut self, now: Monotonic, event: Event) -> Vec<Action> {
@@ -283,18 +140,13 @@ impl Machine {
             Event::Alive => self.on_alive(now, &mut actions),
             Event::Acked { s, duplicate } => {
                 self.on_alive(now, &mut actions);
-                let waits_for_reply = self
-                    .in_flight
-                    .get(&s)
-                    .is_some_and(|item| item.options.expect_reply);
+                let waits_for_reply =
+                    self.in_flight.get(&s).is_some_and(|item| item.options.expect_reply);
                 if !waits_for_reply && let Some(item) = self.in_flight.remove(&s) {
                     self.delivered += 1;
                     self.settle(
                         item,
-                        Outcome::Acked {
-                            generation: self.generation,
-                            duplicate,
-                        },
+                        Outcome::Acked { generation: self.generation, duplicate },
                         &mut actions,
                     );
                 }
@@ -306,10 +158,7 @@ impl Machine {
                     self.delivered += 1;
                     self.settle(
                         item,
-                        Outcome::Answered {
-                            reply,
-                            generation: self.generation,
-                        },
+                        Outcome::Answered { reply, generation: self.generation },
                         &mut actions,
                     );
                 }
@@ -329,11 +178,7 @@ impl Machine {
                     && self.buffered() > 0
                     && self.state == ChannelState::Ready
                 {
-                    self.enter(
-                        ChannelState::Draining,
-                        "finishing what was accepted",
-                        &mut actions,
-                    );
+                    self.enter(ChannelState::Draining, "finishing what was accepted", &mut actions);
                 }
             }
             Event::Close => self.on_close(&mut actions),
@@ -356,21 +201,14 @@ impl Machine {
             ChannelState::Ready | ChannelState::Suspect | ChannelState::Draining
         )
         .then(|| self.last_heard + self.config.heartbeat.idle * (self.pings + 1));
-        [self.timer, waiting, heartbeat, self.stable_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.timer, waiting, heartbeat, self.stable_at].into_iter().flatten().min()
     }
 
     fn enter(&mut self, state: ChannelState, reason: &str, actions: &mut Vec<Action>) {
         let from = std::mem::replace(&mut self.state, state);
         reason.clone_into(&mut self.reason);
         if from != state {
-            actions.push(Action::State {
-                from,
-                to: state,
-                reason: reason.to_owned(),
-            });
+            actions.push(Action::State { from, to: state, reason: reason.to_owned() });
         }
     }
 
@@ -390,9 +228,7 @@ impl Machine {
         self.pings = 0;
         self.timer = Some(now + self.config.handshake_timeout);
         self.enter(ChannelState::Syncing, "restoring the peer's state", actions);
-        actions.push(Action::Synchronize {
-            generation: self.generation,
-        });
+        actions.push(Action::Synchronize { generation: self.generation });
     }
 
     fn on_synced(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
@@ -404,16 +240,9 @@ impl Machine {
         self.stable_at = Some(now + self.config.reconnect.reset_after);
         self.enter(ChannelState::Ready, "connected", actions);
         if let Some((at, cause)) = self.lost_at.take() {
-            let (redelivered, lost) = (
-                std::mem::take(&mut self.redelivered),
-                std::mem::take(&mut self.lost),
-            );
-            actions.push(Action::Recovered {
-                took: now.since(at),
-                cause,
-                redelivered,
-                lost,
-            });
+            let (redelivered, lost) =
+                (std::mem::take(&mut self.redelivered), std::mem::take(&mut self.lost));
+            actions.push(Action::Recovered { took: now.since(at), cause, redelivered, lost });
         }
         self.pump(now, actions);
     }
@@ -439,21 +268,13 @@ impl Machine {
                 self.lost += 1;
                 self.settle(item, Outcome::Indeterminate { generation }, actions);
             } else if item.attempts >= self.config.max_attempts {
-                let cause = format!(
-                    "written {} times, the connection broke each time",
-                    item.attempts
-                );
-                actions.push(Action::Bury {
-                    message: item.message.clone(),
-                    cause: cause.clone(),
-                });
+                let cause =
+                    format!("written {} times, the connection broke each time", item.attempts);
+                actions.push(Action::Bury { message: item.message.clone(), cause: cause.clone() });
                 self.settle(item, Outcome::DeadLettered { reason: cause }, actions);
             } else {
                 self.redelivered += 1;
-                self.lanes
-                    .entry(item.options.lane)
-                    .or_default()
-                    .push_front(item);
+                self.lanes.entry(item.options.lane).or_default().push_front(item);
             }
         }
         actions.push(Action::Disconnect);
@@ -467,28 +288,19 @@ impl Machine {
         permanent: bool,
         actions: &mut Vec<Action>,
     ) {
-        if matches!(
-            self.state,
-            ChannelState::Closed | ChannelState::Backoff | ChannelState::Open
-        ) {
+        if matches!(self.state, ChannelState::Closed | ChannelState::Backoff | ChannelState::Open) {
             return;
         }
         self.stable_at = None;
         self.failures.push_back(now);
-        while self
-            .failures
-            .front()
-            .is_some_and(|at| now.since(*at) >= self.config.breaker.window)
-        {
+        while self.failures.front().is_some_and(|at| now.since(*at) >= self.config.breaker.window) {
             self.failures.pop_front();
         }
         let threshold = self.config.breaker.failure_threshold as usize;
         if permanent || self.failures.len() >= threshold.max(1) {
             let breaker = &self.config.breaker;
-            let pause = breaker
-                .open_base
-                .saturating_mul(1 << self.opened.min(20))
-                .min(breaker.open_max);
+            let pause =
+                breaker.open_base.saturating_mul(1 << self.opened.min(20)).min(breaker.open_max);
             self.opened = self.opened.saturating_add(1);
             self.failures.clear();
             self.timer = Some(now + pause);
@@ -497,9 +309,8 @@ impl Machine {
             return;
         }
         let backoff = &self.config.reconnect;
-        let full = backoff
-            .base_delay
-            .saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
+        let full =
+            backoff.base_delay.saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
         // The first try is at once: a service that was restarted is usually there already.
         let delay = if self.attempt == 0 {
             Duration::ZERO
@@ -515,11 +326,7 @@ impl Machine {
         self.last_heard = now;
         self.pings = 0;
         if self.state == ChannelState::Suspect {
-            self.enter(
-                ChannelState::Ready,
-                "the peer gives signs of life again",
-                actions,
-            );
+            self.enter(ChannelState::Ready, "the peer gives signs of life again", actions);
         }
     }
 
@@ -596,168 +403,8 @@ impl Machine {
             self.enter(ChannelState::Suspect, "a sign of life is overdue", actions);
         }
     }
-
-    fn expire(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        for lane in [Lane::Control, Lane::Interactive, Lane::Normal, Lane::Bulk] {
-            let Some(queue) = self.lanes.get_mut(&lane) else {
-                continue;
-            };
-            let (over, kept) = std::mem::take(queue)
-                .into_iter()
-                .partition(|item| item.deadline <= now);
-            *queue = kept;
-            let over: VecDeque<Item> = over;
-            for item in over {
-                self.settle(item, Outcome::Expired, actions);
-            }
-        }
-        let over: Vec<u64> = self
-            .in_flight
-            .iter()
-            .filter(|(_, item)| item.deadline <= now)
-            .map(|(s, _)| *s)
-            .collect();
-        for item in over
-            .into_iter()
-            .filter_map(|s| self.in_flight.remove(&s))
-            .collect::<Vec<_>>()
-        {
-            let outcome = if item.options.idempotent {
-                Outcome::Expired
-            } else {
-                Outcome::Indeterminate {
-                    generation: self.generation,
-                }
-            };
-            self.settle(item, outcome, actions);
-        }
-    }
-
-    fn settle(&mut self, item: Item, outcome: Outcome, actions: &mut Vec<Action>) {
-        self.buffered_bytes -= item.bytes;
-        if let Some(known) = self.seen.get_mut(&item.message.id) {
-            *known = Some(outcome.clone());
-        }
-        actions.push(Action::Settle {
-            id: item.message.id,
-            outcome,
-        });
-    }
-
-    /// Writes what may be written: control first, then the other lanes by weight.
-    fn pump(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        if !matches!(self.state, ChannelState::Ready | ChannelState::Draining) {
-            return;
-        }
-        while self.in_flight.len() < self.config.max_in_flight {
-            if self.write_from(Lane::Control, usize::MAX, now, actions) > 0 {
-                continue;
-            }
-            let written: usize = WEIGHTS
-                .iter()
-                .map(|(lane, share)| self.write_from(*lane, *share, now, actions))
-                .sum();
-            if written == 0 {
-                return;
-            }
-        }
-    }
-
-    fn write_from(
-        &mut self,
-        lane: Lane,
-        share: usize,
-        now: Monotonic,
-        actions: &mut Vec<Action>,
-    ) -> usize {
-        let mut written = 0;
-        while written < share && self.in_flight.len() < self.config.max_in_flight {
-            let Some(mut item) = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front) else {
-                break;
-            };
-            if item.deadline <= now {
-                self.settle(item, Outcome::Expired, actions);
-                continue;
-            }
-            written += 1;
-            let s = self.next_s;
-            self.next_s += 1;
-            item.attempts += 1;
-            if item.attempts > 1 {
-                item.message.retry_count = item.message.retry_count.saturating_add(1);
-            }
-            let expect_reply = item.options.expect_reply;
-            actions.push(Action::Write {
-                s,
-                message: item.message.clone(),
-                expect_reply,
-            });
-            if expect_reply || self.acknowledges {
-                self.in_flight.insert(s, item);
-            } else {
-                // The peer says nothing about it, so whether it arrived cannot be known.
-                self.settle(
-                    item,
-                    Outcome::Indeterminate {
-                        generation: self.generation,
-                    },
-                    actions,
-                );
-            }
-        }
-        written
-    }
-
-    fn forget_seen(&mut self, now: Monotonic) {
-        while let Some((at, id)) = self.seen_order.front() {
-            let old = now.since(*at) >= self.config.dedupe_window
-                || self.seen_order.len() > self.config.dedupe_max;
-            // A message that has not ended yet is remembered until it has.
-            if !old || self.seen.get(id).is_some_and(Option::is_none) {
-                return;
-            }
-            self.seen.remove(id);
-            self.seen_order.pop_front();
-        }
-    }
 }
 
-/// How a message was taken.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Accepted {
-    Sent,
-    Buffered,
-    Duplicate(Option<Outcome>),
-}
-
-/// Why a message was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Closed,
-    Draining,
-    TooLarge(usize),
-    /// At the bound of messages (true) or bytes (false).
-    Full(bool),
-}
-
-/// What a message costs in memory and on the wire, near enough to bound both.
-fn size(message: &IpcMessage) -> usize {
-    fn value(of: &serde_json::Value) -> usize {
-        match of {
-            serde_json::Value::String(text) => text.len() + 16,
-            serde_json::Value::Array(items) => 16 + items.iter().map(value).sum::<usize>(),
-            serde_json::Value::Object(fields) => {
-                16 + fields
-                    .iter()
-                    .map(|(name, of)| name.len() + 16 + value(of))
-                    .sum::<usize>()
-            }
-            _ => 16,
-        }
-    }
-    96 + message.message_type.len() + value(&message.payload)
-}
-
+mod queue;
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

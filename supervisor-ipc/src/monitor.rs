@@ -105,13 +105,9 @@ impl IpcMonitorBuilder {
     /// Makes the monitor.
     #[must_use]
     pub fn build(self) -> IpcMonitor {
-        let reconnects = Arc::new(Semaphore::new(
-            self.config.concurrent_reconnects.clamp(1, 1000),
-        ));
+        let reconnects = Arc::new(Semaphore::new(self.config.concurrent_reconnects.clamp(1, 1000)));
         let world = World {
-            clock: self
-                .clock
-                .unwrap_or_else(|| Arc::new(TokioClock(Instant::now()))),
+            clock: self.clock.unwrap_or_else(|| Arc::new(TokioClock(Instant::now()))),
             sink: self.sink.unwrap_or_else(|| Arc::new(NoSink)),
             reconnects,
         };
@@ -122,9 +118,7 @@ impl IpcMonitorBuilder {
             entropy: self.entropy.unwrap_or_else(|| Arc::new(StdEntropy)),
             channels: Mutex::default(),
         };
-        IpcMonitor {
-            inner: Arc::new(inner),
-        }
+        IpcMonitor { inner: Arc::new(inner) }
     }
 }
 
@@ -146,12 +140,7 @@ impl IpcMonitor {
 
     /// Makes settings for a monitor.
     pub fn builder(config: RecoveryConfig) -> IpcMonitorBuilder {
-        IpcMonitorBuilder {
-            config,
-            clock: None,
-            entropy: None,
-            sink: None,
-        }
+        IpcMonitorBuilder { config, clock: None, entropy: None, sink: None }
     }
 
     /// Registers a channel that speaks our own envelope; messages wait until it is attached to something.
@@ -165,10 +154,8 @@ impl IpcMonitor {
     /// # Cancel safety
     /// Safe; the channel is registered or not.
     pub async fn register_channel(&self, name: impl Into<String>) -> Result<Channel, IpcError> {
-        let options = ChannelOptions {
-            config: self.inner.config.clone(),
-            ..ChannelOptions::default()
-        };
+        let options =
+            ChannelOptions { config: self.inner.config.clone(), ..ChannelOptions::default() };
         self.register_channel_with(name, options).await
     }
 
@@ -218,9 +205,7 @@ impl IpcMonitor {
             Some(channel) => channel.send(message).await,
             None => Receipt::refused(
                 message.id,
-                IpcError::UnknownChannel {
-                    channel: channel.to_owned(),
-                },
+                IpcError::UnknownChannel { channel: channel.to_owned() },
             ),
         }
     }
@@ -228,18 +213,13 @@ impl IpcMonitor {
     /// Gives a channel by name.
     #[must_use]
     pub fn channel(&self, name: &str) -> Option<Channel> {
-        self.channels_locked()
-            .get(name)
-            .map(|(channel, _)| channel.clone())
+        self.channels_locked().get(name).map(|(channel, _)| channel.clone())
     }
 
     /// Gives the health of every channel, by name.
     #[must_use]
     pub fn channels(&self) -> Vec<ChannelStatus> {
-        self.channels_locked()
-            .values()
-            .map(|(channel, _)| channel.status())
-            .collect()
+        self.channels_locked().values().map(|(channel, _)| channel.status()).collect()
     }
 
     /// Gives where every channel stands, for a checkpoint.
@@ -254,10 +234,7 @@ impl IpcMonitor {
     /// Gives the messages that failed for good, by channel, oldest first.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.channels_locked()
-            .values()
-            .flat_map(|(channel, _)| channel.dead_letters())
-            .collect()
+        self.channels_locked().values().flat_map(|(channel, _)| channel.dead_letters()).collect()
     }
 
     /// Closes a channel; its messages end as `NotSent` or `Indeterminate`. An unknown one is no error.
@@ -277,11 +254,8 @@ impl IpcMonitor {
     /// # Cancel safety
     /// Safe.
     pub async fn drain_all(&self, limit: Duration) {
-        let channels: Vec<_> = self
-            .channels_locked()
-            .values()
-            .map(|(channel, _)| channel.clone())
-            .collect();
+        let channels: Vec<_> =
+            self.channels_locked().values().map(|(channel, _)| channel.clone()).collect();
         let drained = join_all(channels.iter().map(Channel::drain));
         // What is left at the limit ends as `NotSent` or `Indeterminate` when the channels close.
         drop(tokio::time::timeout(limit, drained).await);
@@ -302,10 +276,7 @@ impl IpcMonitor {
 
     fn channels_locked(&self) -> MutexGuard<'_, Channels> {
         // Each change under the lock is one call that cannot panic half-way.
-        self.inner
-            .channels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

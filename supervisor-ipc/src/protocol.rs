@@ -78,10 +78,7 @@ impl Protocol {
         expects_reply: bool,
     ) -> Result<Bytes, serde_json::Error> {
         match self {
-            Self::Own => serde_json::to_vec(&Envelope::Message {
-                s,
-                m: message.clone(),
-            }),
+            Self::Own => serde_json::to_vec(&Envelope::Message { s, m: message.clone() }),
             Self::JsonRpc => {
                 let mut object =
                     serde_json::json!({ "jsonrpc": "2.0", "method": message.message_type });
@@ -154,20 +151,14 @@ fn decode_rpc(frame: &[u8], now: chrono::DateTime<chrono::Utc>) -> Result<Heard,
         timestamp: now,
         retry_count: 0,
     };
-    match (
-        object.get("method").and_then(Value::as_str),
-        object.get("id"),
-    ) {
+    match (object.get("method").and_then(Value::as_str), object.get("id")) {
         (Some(method), Some(id)) => {
             // Answered at once: a server that waits for us while we wait for it would wait for ever.
             let answer = serde_json::json!({
                 "jsonrpc": "2.0", "id": id,
                 "error": { "code": -32601, "message": "not supported by this client" }
             });
-            Ok(Heard::Answer(
-                Bytes::from(answer.to_string()),
-                Some(message(method)),
-            ))
+            Ok(Heard::Answer(Bytes::from(answer.to_string()), Some(message(method))))
         }
         (Some(method), None) => Ok(Heard::Message(message(method))),
         (None, Some(id)) => {

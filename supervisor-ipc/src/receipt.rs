@@ -37,22 +37,12 @@ impl Receipt {
         accepted: Acceptance,
         outcome: watch::Receiver<Option<Outcome>>,
     ) -> Self {
-        Self {
-            id,
-            accepted: Ok(accepted),
-            outcome,
-        }
+        Self { id, accepted: Ok(accepted), outcome }
     }
 
     pub(crate) fn refused(id: Uuid, error: IpcError) -> Self {
-        let (_, outcome) = watch::channel(Some(Outcome::Rejected {
-            reason: error.to_string(),
-        }));
-        Self {
-            id,
-            accepted: Err(Arc::new(error)),
-            outcome,
-        }
+        let (_, outcome) = watch::channel(Some(Outcome::Rejected { reason: error.to_string() }));
+        Self { id, accepted: Err(Arc::new(error)), outcome }
     }
 
     /// Gives the message's id.
@@ -75,14 +65,9 @@ impl Receipt {
     /// Safe; ask again.
     pub async fn outcome(&self) -> Outcome {
         let mut outcome = self.outcome.clone();
-        let settled = outcome
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|outcome| outcome.clone());
-        settled.unwrap_or_else(|| Outcome::NotSent {
-            reason: "the monitor is gone".to_owned(),
-        })
+        let settled =
+            outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        settled.unwrap_or_else(|| Outcome::NotSent { reason: "the monitor is gone".to_owned() })
     }
 }
 

@@ -23,29 +23,19 @@ pub(crate) struct Session {
 
 impl Session {
     fn lost(&self, was_written: bool) -> IpcError {
-        IpcError::Lost {
-            channel: self.channel.clone(),
-            generation: self.generation,
-            was_written,
-        }
+        IpcError::Lost { channel: self.channel.clone(), generation: self.generation, was_written }
     }
 
     /// Greets a peer that speaks our own envelope and checks its version.
     pub(crate) async fn greet(&mut self) -> Result<(), IpcError> {
-        let hello = serde_json::to_vec(&Envelope::Hello {
-            version: ENVELOPE_VERSION,
-        })
-        .unwrap_or_default();
+        let hello =
+            serde_json::to_vec(&Envelope::Hello { version: ENVELOPE_VERSION }).unwrap_or_default();
         self.send(hello).await?;
         let answer = self.receive().await?;
-        let protocol = |reason: String| IpcError::Protocol {
-            channel: self.channel.clone(),
-            reason,
-        };
+        let protocol =
+            |reason: String| IpcError::Protocol { channel: self.channel.clone(), reason };
         match serde_json::from_slice(&answer) {
-            Ok(Envelope::Hello {
-                version: ENVELOPE_VERSION,
-            }) => Ok(()),
+            Ok(Envelope::Hello { version: ENVELOPE_VERSION }) => Ok(()),
             Ok(Envelope::Hello { version }) => Err(IpcError::Incompatible {
                 channel: self.channel.clone(),
                 found: version.to_string(),
@@ -64,16 +54,11 @@ impl SyncSession for Session {
     }
 
     async fn send(&mut self, frame: Vec<u8>) -> Result<(), IpcError> {
-        self.outbox
-            .send(frame.into())
-            .await
-            .map_err(|_| self.lost(true))
+        self.outbox.send(frame.into()).await.map_err(|_| self.lost(true))
     }
 
     async fn receive(&mut self) -> Result<Vec<u8>, IpcError> {
         let frame = self.inbox.recv().await;
-        frame
-            .map(|frame| frame.to_vec())
-            .ok_or_else(|| self.lost(true))
+        frame.map(|frame| frame.to_vec()).ok_or_else(|| self.lost(true))
     }
 }

@@ -28,10 +28,7 @@ impl Connection {
     /// Splits a stream that goes both ways.
     pub fn of(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        Self {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-        }
+        Self { reader: Box::new(reader), writer: Box::new(writer) }
     }
 }
 
@@ -77,9 +74,7 @@ pub struct TcpTransport {
 impl TcpTransport {
     /// Connects to `host:port`.
     pub fn new(address: impl Into<String>) -> Self {
-        Self {
-            address: address.into(),
-        }
+        Self { address: address.into() }
     }
 }
 
@@ -110,10 +105,7 @@ pub struct StdioSlot {
 
 impl Default for StdioSlot {
     fn default() -> Self {
-        Self {
-            newest: watch::Sender::new(None),
-            pipes: Mutex::new(None),
-        }
+        Self { newest: watch::Sender::new(None), pipes: Mutex::new(None) }
     }
 }
 
@@ -129,19 +121,12 @@ impl Transport for StdioSlot {
     async fn connect(&self) -> Result<Connection, IpcError> {
         let mut newest = self.newest.subscribe();
         loop {
-            let taken = self
-                .pipes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let taken = self.pipes.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(stdio) = taken {
                 let failed = |error| connect_error("stdio", ErrorClass::Transient, error);
                 let reader = tokio::process::ChildStdout::from_std(stdio.stdout).map_err(failed)?;
                 let writer = tokio::process::ChildStdin::from_std(stdio.stdin).map_err(failed)?;
-                return Ok(Connection {
-                    reader: Box::new(reader),
-                    writer: Box::new(writer),
-                });
+                return Ok(Connection { reader: Box::new(reader), writer: Box::new(writer) });
             }
             if newest.changed().await.is_err() {
                 let error = std::io::Error::from(std::io::ErrorKind::NotConnected);

@@ -28,10 +28,7 @@ fn message(payload: serde_json::Value) -> IpcMessage {
 }
 
 fn asking() -> SendOptions {
-    SendOptions {
-        expect_reply: true,
-        ..SendOptions::default()
-    }
+    SendOptions { expect_reply: true, ..SendOptions::default() }
 }
 
 async fn register(config: RecoveryConfig) -> (IpcMonitor, Channel) {
@@ -54,9 +51,7 @@ async fn a_message_sent_while_the_peer_is_down_is_answered_when_it_is_back() {
     let (transport, mut peer) = MemoryTransport::new(64);
     channel.attach(Arc::new(transport)).await.unwrap();
     tokio::spawn(async move { echo().serve(peer.accept().await.unwrap()).await });
-    let Outcome::Answered { reply, .. } = receipt.await else {
-        panic!("not answered")
-    };
+    let Outcome::Answered { reply, .. } = receipt.await else { panic!("not answered") };
     assert_eq!(reply, 7);
 }
 
@@ -95,18 +90,12 @@ async fn a_peer_that_dies_and_returns_loses_and_doubles_nothing() {
 
 #[tokio::test]
 async fn a_full_buffer_refuses_at_once_and_says_so() {
-    let config = RecoveryConfig {
-        max_buffered_messages: 2,
-        ..RecoveryConfig::default()
-    };
+    let config = RecoveryConfig { max_buffered_messages: 2, ..RecoveryConfig::default() };
     let (monitor, channel) = register(config).await;
     let _first = channel.send(message(1.into())).await;
     let _second = channel.send(message(2.into())).await;
     let refused = monitor.send_message("svc", message(3.into())).await;
-    assert!(matches!(
-        refused.accepted(),
-        Err(IpcError::BufferFull { .. })
-    ));
+    assert!(matches!(refused.accepted(), Err(IpcError::BufferFull { .. })));
     assert!(matches!(refused.await, Outcome::Rejected { .. }));
 }
 
@@ -129,30 +118,22 @@ async fn the_same_id_again_is_the_same_message() {
 
 #[tokio::test]
 async fn an_unknown_channel_and_a_bad_configuration_are_named() {
-    let monitor = IpcMonitor::with_config(RecoveryConfig {
-        max_attempts: 0,
-        ..RecoveryConfig::default()
-    });
+    let monitor =
+        IpcMonitor::with_config(RecoveryConfig { max_attempts: 0, ..RecoveryConfig::default() });
     let error = monitor.register_channel("x").await.unwrap_err();
     assert!(
         matches!(&error, IpcError::Config(config) if config.field() == "max_attempts"),
         "{error}"
     );
     let receipt = monitor.send_message("x", message(1.into())).await;
-    assert!(matches!(
-        receipt.accepted(),
-        Err(IpcError::UnknownChannel { .. })
-    ));
+    assert!(matches!(receipt.accepted(), Err(IpcError::UnknownChannel { .. })));
 }
 
 #[tokio::test]
 async fn the_same_name_is_the_same_channel_unless_it_is_set_up_otherwise() {
     let (monitor, _channel) = register(RecoveryConfig::default()).await;
     assert!(monitor.register_channel("svc").await.is_ok());
-    let other = ChannelOptions {
-        framing: FramingKind::Lsp,
-        ..ChannelOptions::default()
-    };
+    let other = ChannelOptions { framing: FramingKind::Lsp, ..ChannelOptions::default() };
     assert!(matches!(
         monitor.register_channel_with("svc", other).await,
         Err(IpcError::AlreadyRegistered { .. })
@@ -165,9 +146,7 @@ struct Greeting;
 #[async_trait]
 impl StateSynchronizer for Greeting {
     async fn synchronize(&self, session: &mut OwnedSyncSession) -> Result<(), IpcError> {
-        session
-            .send(br#"{"jsonrpc":"2.0","id":"sync","method":"initialize"}"#.to_vec())
-            .await?;
+        session.send(br#"{"jsonrpc":"2.0","id":"sync","method":"initialize"}"#.to_vec()).await?;
         let answer = session.receive().await?;
         assert!(String::from_utf8_lossy(&answer).contains("capabilities"));
         Ok(())
@@ -177,43 +156,26 @@ impl StateSynchronizer for Greeting {
 #[tokio::test]
 async fn the_peers_state_is_restored_before_anything_else_flows() {
     let monitor = IpcMonitor::with_config(RecoveryConfig::default());
-    let options = ChannelOptions {
-        framing: FramingKind::Mcp,
-        ..ChannelOptions::default()
-    };
+    let options = ChannelOptions { framing: FramingKind::Mcp, ..ChannelOptions::default() };
     let channel = monitor.register_channel_with("mcp", options).await.unwrap();
     channel.set_synchronizer(Arc::new(Greeting)).await.unwrap();
-    let receipt = channel
-        .send_with(message(serde_json::json!({"a": 1})), asking())
-        .await;
+    let receipt = channel.send_with(message(serde_json::json!({"a": 1})), asking()).await;
     let (transport, mut peer) = MemoryTransport::new(4096);
     channel.attach(Arc::new(transport)).await.unwrap();
     let mut stream = tokio::io::BufStream::new(peer.accept().await.unwrap());
     let mut line = String::new();
-    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line)
-        .await
-        .unwrap();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line).await.unwrap();
     assert!(line.contains("initialize"), "{line}");
-    stream
-        .write_all(b"{\"id\":\"sync\",\"result\":{\"capabilities\":{}}}\n")
-        .await
-        .unwrap();
+    stream.write_all(b"{\"id\":\"sync\",\"result\":{\"capabilities\":{}}}\n").await.unwrap();
     stream.flush().await.unwrap();
     line.clear();
-    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line)
-        .await
-        .unwrap();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line).await.unwrap();
     let request: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(request["method"], "t");
     let answer = serde_json::json!({"jsonrpc": "2.0", "id": request["id"], "result": "done"});
-    stream
-        .write_all(format!("{answer}\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
-    let Outcome::Answered { reply, .. } = receipt.await else {
-        panic!("not answered")
-    };
+    let Outcome::Answered { reply, .. } = receipt.await else { panic!("not answered") };
     assert_eq!(reply["result"], "done");
 }
 
@@ -226,13 +188,7 @@ async fn a_hostile_frame_ends_the_connection_and_nothing_else() {
     stream.write_all(&[0xff; 64]).await.unwrap();
     let stream = peer.accept().await.unwrap();
     tokio::spawn(async move { echo().serve(stream).await });
-    assert!(
-        channel
-            .send(message(serde_json::Value::Null))
-            .await
-            .await
-            .delivered()
-    );
+    assert!(channel.send(message(serde_json::Value::Null)).await.await.delivered());
 }
 
 #[cfg(unix)]
@@ -241,14 +197,9 @@ async fn a_service_on_a_unix_socket_may_come_later_and_come_back() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("svc.sock");
     let (_monitor, channel) = register(RecoveryConfig::default()).await;
-    channel
-        .attach(Arc::new(supervisor_ipc::UnixTransport::new(&path)))
-        .await
-        .unwrap();
+    channel.attach(Arc::new(supervisor_ipc::UnixTransport::new(&path))).await.unwrap();
     for generation in 1..=2 {
-        let receipt = channel
-            .send_with(message(generation.into()), asking())
-            .await;
+        let receipt = channel.send_with(message(generation.into()), asking()).await;
         drop(std::fs::remove_file(&path));
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         channel.retry_now().await.unwrap();
@@ -281,8 +232,5 @@ async fn shutting_down_ends_every_message_and_every_task() {
     let receipt = channel.send(message(1.into())).await;
     monitor.shutdown(Duration::from_secs(5)).await;
     assert!(matches!(receipt.await, Outcome::NotSent { .. }));
-    assert!(matches!(
-        channel.send(message(2.into())).await.await,
-        Outcome::Rejected { .. }
-    ));
+    assert!(matches!(channel.send(message(2.into())).await.await, Outcome::Rejected { .. }));
 }

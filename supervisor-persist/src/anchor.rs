@@ -31,10 +31,7 @@ impl Anchor {
     pub(crate) fn beside(database: &Path) -> Self {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push(".audit-anchor");
-        Self {
-            path: database.with_file_name(name),
-            writing: Mutex::new(()),
-        }
+        Self { path: database.with_file_name(name), writing: Mutex::new(()) }
     }
 
     /// Reads the anchor; nothing if there is none yet.
@@ -56,10 +53,7 @@ impl Anchor {
 
     /// Writes the anchor, unless a later head is there already.
     pub(crate) fn write(&self, head: &Head) -> Result<(), DatabaseError> {
-        let _writing = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if matches!(self.read(), Ok(Some(known)) if known.sequence >= head.sequence) {
             return Ok(());
         }

@@ -89,16 +89,12 @@ fn last(connection: &Connection) -> Result<(i64, Vec<u8>), rusqlite::Error> {
     use rusqlite::OptionalExtension;
     let mut statement = connection
         .prepare_cached("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")?;
-    let found = statement
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let found = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     Ok(found.unwrap_or((0, vec![0; 32])))
 }
 
 fn redact(text: &str, secrets: &[String]) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| {
-        text.replace(secret.as_str(), REDACTED)
-    })
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), REDACTED))
 }
 
 #[async_trait]
@@ -122,15 +118,7 @@ impl AuditLog for StatePersistence {
                         "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                     )?
-                    .execute((
-                        sequence,
-                        at,
-                        actor,
-                        action,
-                        subject,
-                        detail,
-                        hash.as_slice(),
-                    ))?;
+                    .execute((sequence, at, actor, action, subject, detail, hash.as_slice()))?;
                 Ok(u64::try_from(sequence).unwrap_or(0))
             })
             .await?;
@@ -144,10 +132,7 @@ impl AuditLog for StatePersistence {
         self.inner
             .readers
             .read(move |connection| {
-                rows(connection, after, limit)?
-                    .into_iter()
-                    .map(entry)
-                    .collect()
+                rows(connection, after, limit)?.into_iter().map(entry).collect()
             })
             .await
     }
@@ -187,31 +172,19 @@ fn rows(connection: &Connection, after: Sequence, limit: usize) -> Result<Vec<Ra
         (row::stored(after.get()), row::limit(limit)),
         |row| {
             let fields = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
-            Ok(Raw {
-                sequence: row.get(0)?,
-                at: row.get(1)?,
-                fields,
-                hash: row.get(6)?,
-            })
+            Ok(Raw { sequence: row.get(0)?, at: row.get(1)?, fields, hash: row.get(6)? })
         },
     )
 }
 
 fn entry(raw: Raw) -> Result<AuditEntry, DatabaseError> {
     let [actor, action, subject, detail] = raw.fields;
-    let (actor, action) = (
-        row::from_word("an audit row", actor)?,
-        row::from_word("an audit row", action)?,
-    );
+    let (actor, action) =
+        (row::from_word("an audit row", actor)?, row::from_word("an audit row", action)?);
     Ok(AuditEntry {
         sequence: Sequence(u64::try_from(raw.sequence).unwrap_or(0)),
         at: row::time(raw.at),
-        record: AuditRecord {
-            actor,
-            action,
-            subject,
-            detail,
-        },
+        record: AuditRecord { actor, action, subject, detail },
         hash: hex(&raw.hash),
     })
 }
@@ -245,11 +218,7 @@ fn verify(
         detail,
     };
     loop {
-        let step = rows(
-            connection,
-            Sequence(u64::try_from(head).unwrap_or(0)),
-            VERIFY_STEP,
-        )?;
+        let step = rows(connection, Sequence(u64::try_from(head).unwrap_or(0)), VERIFY_STEP)?;
         if step.is_empty() {
             break;
         }
@@ -260,10 +229,8 @@ fn verify(
             let fields = raw.fields.each_ref().map(String::as_str);
             let wanted = key.hash(raw.sequence, raw.at, &before, &fields);
             if wanted.as_slice() != raw.hash {
-                let detail = format!(
-                    "row {} does not fit the row before it or was changed",
-                    raw.sequence
-                );
+                let detail =
+                    format!("row {} does not fit the row before it or was changed", raw.sequence);
                 return Ok(bad(raw.sequence, count, detail));
             }
             if anchor
@@ -306,10 +273,8 @@ impl StatePersistence {
         if sequence == 0 {
             return Ok(());
         }
-        let head = Head {
-            sequence: Sequence(u64::try_from(sequence).unwrap_or(0)),
-            hash: hex(&hash),
-        };
+        let head =
+            Head { sequence: Sequence(u64::try_from(sequence).unwrap_or(0)), hash: hex(&hash) };
         let inner = std::sync::Arc::clone(&self.inner);
         let written = tokio::task::spawn_blocking(move || inner.anchor.write(&head)).await;
         written.map_err(|_| DatabaseError::Closed)?

@@ -111,14 +111,9 @@ fn read_copy(dir: &Path, number: u64) -> Result<Checkpoint, String> {
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| format!("damaged manifest: {error}"))?;
     let path = payload_path(dir, number);
-    let length = std::fs::metadata(&path)
-        .map_err(|error| error.to_string())?
-        .len();
+    let length = std::fs::metadata(&path).map_err(|error| error.to_string())?.len();
     if length != manifest.bytes || length > PAYLOAD_MAX {
-        return Err(format!(
-            "it has {length} bytes, its manifest says {}",
-            manifest.bytes
-        ));
+        return Err(format!("it has {length} bytes, its manifest says {}", manifest.bytes));
     }
     let payload = std::fs::read(&path).map_err(|error| error.to_string())?;
     let hash = blake3::Hash::from_hex(&manifest.blake3).map_err(|error| error.to_string())?;
@@ -158,10 +153,7 @@ fn copies(dir: &Path) -> Vec<u64> {
         .filter_map(|entry| entry.file_name().into_string().ok());
     let mut numbers: Vec<u64> = names
         .filter_map(|name| {
-            name.strip_prefix("checkpoint-")?
-                .strip_suffix(".manifest")?
-                .parse()
-                .ok()
+            name.strip_prefix("checkpoint-")?.strip_suffix(".manifest")?.parse().ok()
         })
         .collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
@@ -173,10 +165,7 @@ impl CheckpointStore for StatePersistence {
     async fn create(&self, content: CheckpointContent) -> Result<CheckpointId, DatabaseError> {
         let at = self.inner.clock.wall();
         let entropy = &self.inner.entropy;
-        let id = CheckpointId(time_ordered_id(
-            at,
-            [entropy.next_u64(), entropy.next_u64()],
-        ));
+        let id = CheckpointId(time_ordered_id(at, [entropy.next_u64(), entropy.next_u64()]));
         let keep = self.inner.limits.checkpoints;
         let dir = self.inner.checkpoint_dir.clone();
         // Numbers go on after those of the files too, so that a new database never overwrites an old copy.
@@ -202,18 +191,13 @@ impl CheckpointStore for StatePersistence {
 
     async fn restore(&self) -> Result<Restored, DatabaseError> {
         let dir = self.inner.checkpoint_dir.clone();
-        let (restored, bad) = self
-            .inner
-            .readers
-            .read(move |connection| climb(connection, &dir))
-            .await?;
+        let (restored, bad) =
+            self.inner.readers.read(move |connection| climb(connection, &dir)).await?;
         if !bad.is_empty() {
             // Put aside, not deleted: somebody may want to look at it.
             self.inner
                 .writer
-                .write("a damaged checkpoint", move |connection| {
-                    quarantine(connection, &bad)
-                })
+                .write("a damaged checkpoint", move |connection| quarantine(connection, &bad))
                 .await?;
         }
         Ok(restored)
@@ -283,13 +267,9 @@ impl CheckpointStore for StatePersistence {
                     .map(|reason| format!("in its file: {reason}"));
                 let problems: Vec<String> = in_database.into_iter().chain(in_file).collect();
                 let health = match (&found.quarantine, problems.is_empty()) {
-                    (Some(reason), _) => CheckpointHealth::Quarantined {
-                        reason: reason.clone(),
-                    },
+                    (Some(reason), _) => CheckpointHealth::Quarantined { reason: reason.clone() },
                     (None, true) => CheckpointHealth::Verified,
-                    (None, false) => CheckpointHealth::Quarantined {
-                        reason: problems.join("; "),
-                    },
+                    (None, false) => CheckpointHealth::Quarantined { reason: problems.join("; ") },
                 };
                 // One good place is enough to restore from; only a checkpoint that is bad in both is put aside.
                 let bad = if problems.len() == 2 {
@@ -312,9 +292,7 @@ impl CheckpointStore for StatePersistence {
         if !bad.is_empty() {
             self.inner
                 .writer
-                .write("a damaged checkpoint", move |connection| {
-                    quarantine(connection, &bad)
-                })
+                .write("a damaged checkpoint", move |connection| quarantine(connection, &bad))
                 .await?;
         }
         Ok(summary)
@@ -322,22 +300,17 @@ impl CheckpointStore for StatePersistence {
 }
 
 fn parse_id(text: &str) -> Result<CheckpointId, DatabaseError> {
-    text.parse()
-        .map_err(|error: supervisor_core::error::ConfigError| {
-            errors::unreadable("a checkpoint's id", &error)
-        })
+    text.parse().map_err(|error: supervisor_core::error::ConfigError| {
+        errors::unreadable("a checkpoint's id", &error)
+    })
 }
 
 fn find(connection: &Connection, id: CheckpointId) -> Result<Stored, DatabaseError> {
     let query = format!("SELECT {COLUMNS} FROM checkpoint WHERE id = ?1");
-    let found = connection
-        .query_row(&query, [id.to_string()], stored)
-        .optional();
+    let found = connection.query_row(&query, [id.to_string()], stored).optional();
     found
         .map_err(|error| errors::sqlite("a checkpoint", error))?
-        .ok_or_else(|| DatabaseError::NotFound {
-            subject: format!("checkpoint {id}"),
-        })
+        .ok_or_else(|| DatabaseError::NotFound { subject: format!("checkpoint {id}") })
 }
 
 type Inserted = (u64, Vec<u8>, Vec<u64>);
@@ -351,11 +324,8 @@ fn insert(
     keep: u64,
 ) -> Result<Inserted, DatabaseError> {
     let failed = |error| errors::sqlite("a checkpoint", error);
-    let one = |query: &str| {
-        connection
-            .query_row(query, [], |row| row::number(row, 0))
-            .map_err(failed)
-    };
+    let one =
+        |query: &str| connection.query_row(query, [], |row| row::number(row, 0)).map_err(failed);
     let sequence = Sequence(one("SELECT coalesce(max(sequence), 0) FROM journal")?);
     let number = one("SELECT coalesce(max(number), 0) FROM checkpoint")?.max(newest_copy) + 1;
     let payload = serde_json::to_vec(&Payload {
@@ -372,14 +342,9 @@ fn insert(
         reason: error.to_string(),
     })?;
     if payload.len() as u64 > PAYLOAD_MAX {
-        let reason = format!(
-            "it would have {} bytes, at most {PAYLOAD_MAX} are taken",
-            payload.len()
-        );
-        return Err(DatabaseError::Refused {
-            subject: "checkpoint".into(),
-            reason,
-        });
+        let reason =
+            format!("it would have {} bytes, at most {PAYLOAD_MAX} are taken", payload.len());
+        return Err(DatabaseError::Refused { subject: "checkpoint".into(), reason });
     }
     connection
         .execute(
@@ -427,14 +392,7 @@ fn climb(connection: &Connection, dir: &Path) -> Result<Climbed, DatabaseError> 
     let mut rejected = Vec::new();
     let mut bad = Vec::new();
     let found = |checkpoint: Checkpoint, source: String, rejected, bad| {
-        Ok((
-            Restored {
-                checkpoint: Some(checkpoint),
-                source,
-                rejected,
-            },
-            bad,
-        ))
+        Ok((Restored { checkpoint: Some(checkpoint), source, rejected }, bad))
     };
     let numbers = collect_with(
         connection,
@@ -451,10 +409,7 @@ fn climb(connection: &Connection, dir: &Path) -> Result<Climbed, DatabaseError> 
             Ok(checkpoint) => return found(checkpoint, source, rejected, bad),
             Err(reason) => reason,
         };
-        rejected.push(RejectedRung {
-            source: source.clone(),
-            reason: reason.clone(),
-        });
+        rejected.push(RejectedRung { source: source.clone(), reason: reason.clone() });
         match read_copy(dir, *number) {
             Ok(checkpoint) => return found(checkpoint, format!("file of {source}"), rejected, bad),
             Err(other) => {
@@ -466,24 +421,14 @@ fn climb(connection: &Connection, dir: &Path) -> Result<Climbed, DatabaseError> 
             }
         }
     }
-    for number in copies(dir)
-        .into_iter()
-        .filter(|number| !numbers.contains(number))
-    {
+    for number in copies(dir).into_iter().filter(|number| !numbers.contains(number)) {
         let source = format!("file {}", payload_path(dir, number).display());
         match read_copy(dir, number) {
             Ok(checkpoint) => return found(checkpoint, source, rejected, bad),
             Err(reason) => rejected.push(RejectedRung { source, reason }),
         }
     }
-    Ok((
-        Restored {
-            checkpoint: None,
-            source: "empty".to_owned(),
-            rejected,
-        },
-        bad,
-    ))
+    Ok((Restored { checkpoint: None, source: "empty".to_owned(), rejected }, bad))
 }
 
 #[cfg(test)]

@@ -23,17 +23,13 @@ pub(crate) fn sqlite(subject: &str, error: rusqlite::Error) -> DatabaseError {
         };
     };
     if SYNC_FAILURES.contains(&failure.extended_code) {
-        return DatabaseError::Unknown {
-            subject,
-            source: error.into(),
-        };
+        return DatabaseError::Unknown { subject, source: error.into() };
     }
     match failure.code {
         ErrorCode::DiskFull => DatabaseError::DiskFull { subject },
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => DatabaseError::Corrupt {
-            subject,
-            reason: error.to_string(),
-        },
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            DatabaseError::Corrupt { subject, reason: error.to_string() }
+        }
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => DatabaseError::Busy {
             subject,
             reason: "another connection holds the database".to_owned(),
@@ -48,14 +44,9 @@ pub(crate) fn sqlite(subject: &str, error: rusqlite::Error) -> DatabaseError {
 /// Sorts a file system error about `path`.
 pub(crate) fn file(action: &str, path: &Path, error: io::Error) -> DatabaseError {
     if error.kind() == io::ErrorKind::StorageFull {
-        return DatabaseError::DiskFull {
-            subject: path.display().to_string(),
-        };
+        return DatabaseError::DiskFull { subject: path.display().to_string() };
     }
-    DatabaseError::Storage {
-        action: format!("{action} {}", path.display()),
-        source: error.into(),
-    }
+    DatabaseError::Storage { action: format!("{action} {}", path.display()), source: error.into() }
 }
 
 /// Says that stored text does not read back.
@@ -63,8 +54,5 @@ pub(crate) fn unreadable(
     subject: impl Into<String>,
     error: &dyn std::error::Error,
 ) -> DatabaseError {
-    DatabaseError::Corrupt {
-        subject: subject.into(),
-        reason: error.to_string(),
-    }
+    DatabaseError::Corrupt { subject: subject.into(), reason: error.to_string() }
 }

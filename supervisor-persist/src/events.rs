@@ -35,9 +35,7 @@ impl EventStore for StatePersistence {
                         let mut delete = connection
                             .prepare_cached("DELETE FROM event WHERE sequence <= ?1")
                             .map_err(failed)?;
-                        delete
-                            .execute([sequence.saturating_sub(keep)])
-                            .map_err(failed)?;
+                        delete.execute([sequence.saturating_sub(keep)]).map_err(failed)?;
                     }
                 }
                 Ok(())
@@ -59,10 +57,7 @@ impl EventStore for StatePersistence {
                     (row::stored(after.get()), row::limit(limit)),
                     |row| row.get::<_, String>(0),
                 )?;
-                bodies
-                    .iter()
-                    .map(|body| row::from_json("an event", body))
-                    .collect()
+                bodies.iter().map(|body| row::from_json("an event", body)).collect()
             })
             .await
     }

@@ -40,10 +40,7 @@ impl StateStore for StatePersistence {
                     "SELECT state FROM service_state ORDER BY service",
                     |row| row.get::<_, String>(0),
                 )?;
-                texts
-                    .iter()
-                    .map(|text| row::from_json("a service's state", text))
-                    .collect()
+                texts.iter().map(|text| row::from_json("a service's state", text)).collect()
             })
             .await
     }
@@ -103,9 +100,7 @@ fn store_one(
              WHERE incarnation <= ?2",
         )
         .map_err(failed)?;
-    upsert
-        .execute((state.id.as_str(), incarnation, sequence, text))
-        .map_err(failed)?;
+    upsert.execute((state.id.as_str(), incarnation, sequence, text)).map_err(failed)?;
     Ok(sequence)
 }
 
@@ -137,12 +132,7 @@ pub(crate) fn collect_with<T, P: rusqlite::Params>(
     parameters: P,
     each: impl FnMut(&rusqlite::Row<'_>) -> Result<T, rusqlite::Error>,
 ) -> Result<Vec<T>, DatabaseError> {
-    let read = || {
-        connection
-            .prepare_cached(query)?
-            .query_map(parameters, each)?
-            .collect()
-    };
+    let read = || connection.prepare_cached(query)?.query_map(parameters, each)?.collect();
     let rows: Result<Vec<T>, rusqlite::Error> = read();
     rows.map_err(|error| errors::sqlite("stored rows", error))
 }
@@ -165,11 +155,8 @@ impl Journal for StatePersistence {
                     |row| {
                         let phases = (row.get::<_, String>(4)?, row.get::<_, String>(5)?);
                         let texts = (row.get::<_, String>(6)?, row.get::<_, String>(7)?);
-                        let numbers = (
-                            row::number(row, 0)?,
-                            row.get::<_, i64>(1)?,
-                            row::number(row, 3)?,
-                        );
+                        let numbers =
+                            (row::number(row, 0)?, row.get::<_, i64>(1)?, row::number(row, 3)?);
                         Ok((numbers, row.get::<_, String>(2)?, phases, texts))
                     },
                 )?;

@@ -35,24 +35,17 @@ impl OwnerLock {
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options
-            .open(&path)
-            .map_err(|error| errors::file("opening", &path, error))?;
+        let mut file =
+            options.open(&path).map_err(|error| errors::file("opening", &path, error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(DatabaseError::Owned {
-                    owner: owner(&mut file),
-                    path,
-                });
+                return Err(DatabaseError::Owned { owner: owner(&mut file), path });
             }
             Err(TryLockError::Error(error)) => return Err(errors::file("locking", &path, error)),
         }
-        let record = format!(
-            "{} started {}\n",
-            std::process::id(),
-            started_at.format("%Y-%m-%dT%H:%M:%SZ")
-        );
+        let record =
+            format!("{} started {}\n", std::process::id(), started_at.format("%Y-%m-%dT%H:%M:%SZ"));
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -64,9 +57,7 @@ impl OwnerLock {
 
 fn owner(file: &mut File) -> String {
     let mut text = String::new();
-    let read = file
-        .rewind()
-        .and_then(|()| file.take(OWNER_MAX).read_to_string(&mut text));
+    let read = file.rewind().and_then(|()| file.take(OWNER_MAX).read_to_string(&mut text));
     match read {
         Ok(_) if !text.trim().is_empty() => text.trim().to_owned(),
         _ => "unknown".to_owned(),

@@ -48,12 +48,8 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, DatabaseError> {
 fn configure(path: &Path, connection: &Connection) -> Result<(), DatabaseError> {
     let failed = |error| open_error(path, error);
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)
-        .map_err(failed)?;
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)
-        .map_err(failed)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
     expect(path, connection, "foreign_keys", "ON", "1")?;
     // An I/O error on a mapped page is a signal instead of an error.
     expect(path, connection, "mmap_size", "0", "0")?;
@@ -69,36 +65,27 @@ fn expect(
     wanted: &str,
 ) -> Result<(), DatabaseError> {
     let failed = |error| open_error(path, error);
-    connection
-        .execute_batch(&format!("PRAGMA {pragma}={value};"))
-        .map_err(failed)?;
+    connection.execute_batch(&format!("PRAGMA {pragma}={value};")).map_err(failed)?;
     let found: String = connection
         .query_row(&format!("PRAGMA {pragma}"), [], |row| {
-            row.get::<_, rusqlite::types::Value>(0)
-                .map(|value| match value {
-                    rusqlite::types::Value::Integer(number) => number.to_string(),
-                    rusqlite::types::Value::Text(text) => text.to_lowercase(),
-                    other => format!("{other:?}"),
-                })
+            row.get::<_, rusqlite::types::Value>(0).map(|value| match value {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text.to_lowercase(),
+                other => format!("{other:?}"),
+            })
         })
         .map_err(failed)?;
     if found == wanted {
         return Ok(());
     }
-    Err(DatabaseError::Pragma {
-        path: path.to_owned(),
-        pragma,
-        wanted: wanted.to_owned(),
-        found,
-    })
+    Err(DatabaseError::Pragma { path: path.to_owned(), pragma, wanted: wanted.to_owned(), found })
 }
 
 fn open_error(path: &Path, error: rusqlite::Error) -> DatabaseError {
     match errors::sqlite(&path.display().to_string(), error) {
-        DatabaseError::Storage { source, .. } => DatabaseError::Open {
-            path: path.to_owned(),
-            source,
-        },
+        DatabaseError::Storage { source, .. } => {
+            DatabaseError::Open { path: path.to_owned(), source }
+        }
         other => other,
     }
 }

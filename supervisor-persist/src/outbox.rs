@@ -169,11 +169,7 @@ impl Outbox for StatePersistence {
 fn requeue(connection: &Connection, id: &str) -> Result<u64, DatabaseError> {
     let failed = |error| errors::sqlite("a dead letter", error);
     let letter: Option<String> = connection
-        .query_row(
-            "DELETE FROM dead_letter WHERE id = ?1 RETURNING letter",
-            [id],
-            |row| row.get(0),
-        )
+        .query_row("DELETE FROM dead_letter WHERE id = ?1 RETURNING letter", [id], |row| row.get(0))
         .optional()
         .map_err(failed)?;
     let Some(letter) = letter else { return Ok(0) };

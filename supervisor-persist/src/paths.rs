@@ -30,23 +30,12 @@ pub fn validate_secure_path(
     let path = path.as_ref();
     let refused = |reason: &str| {
         let shown = path.to_string_lossy();
-        let path = shown
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(120)
-            .collect();
-        SecurityError::Path {
-            path,
-            reason: reason.to_owned(),
-        }
+        let path = shown.chars().filter(|c| !c.is_control()).take(120).collect();
+        SecurityError::Path { path, reason: reason.to_owned() }
     };
     judge_text(path).map_err(refused)?;
     let first = roots.first().ok_or_else(|| refused("no root is allowed"))?;
-    let whole = if path.is_absolute() {
-        path.to_owned()
-    } else {
-        first.join(path)
-    };
+    let whole = if path.is_absolute() { path.to_owned() } else { first.join(path) };
     let real = resolve(&whole).map_err(refused)?;
     let inside = roots
         .iter()
@@ -118,10 +107,7 @@ fn resolve(path: &Path) -> Result<PathBuf, &'static str> {
     let mut existing = path;
     loop {
         if let Ok(real) = std::fs::canonicalize(existing) {
-            return Ok(missing
-                .iter()
-                .rev()
-                .fold(real, |path, name| path.join(name)));
+            return Ok(missing.iter().rev().fold(real, |path, name| path.join(name)));
         }
         if std::fs::symlink_metadata(existing).is_ok() {
             return Err("it is a link that leads nowhere");
@@ -161,16 +147,10 @@ mod tests {
             "a/./b",
             &"x".repeat(5000),
         ] {
-            assert!(
-                validate_secure_path(bad, &roots).is_err(),
-                "{bad:?} was accepted"
-            );
+            assert!(validate_secure_path(bad, &roots).is_err(), "{bad:?} was accepted");
         }
         for good in ["a", "a/b.json", "checkpoints/one", "console"] {
-            assert!(
-                validate_secure_path(good, &roots).is_ok(),
-                "{good:?} was refused"
-            );
+            assert!(validate_secure_path(good, &roots).is_ok(), "{good:?} was refused");
         }
     }
 

@@ -22,11 +22,7 @@ pub(crate) struct Readers {
 
 impl Readers {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            places: Semaphore::new(READERS_MAX),
-            idle: Arc::default(),
-        }
+        Self { path, places: Semaphore::new(READERS_MAX), idle: Arc::default() }
     }
 
     /// Answers a question on a thread that may block.
@@ -37,11 +33,7 @@ impl Readers {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, DatabaseError> + Send + 'static,
     ) -> Result<T, DatabaseError> {
-        let _place = self
-            .places
-            .acquire()
-            .await
-            .map_err(|_| DatabaseError::Closed)?;
+        let _place = self.places.acquire().await.map_err(|_| DatabaseError::Closed)?;
         let (path, idle) = (self.path.clone(), Arc::clone(&self.idle));
         let answered = tokio::task::spawn_blocking(move || {
             let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -50,9 +42,7 @@ impl Readers {
                 None => open::reader(&path)?,
             };
             let answer = question(&connection);
-            idle.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(connection);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             answer
         });
         answered.await.map_err(|_| DatabaseError::Closed)?
@@ -61,9 +51,6 @@ impl Readers {
     /// Closes the connections, so that the log can be cut.
     pub(crate) fn close(&self) {
         self.places.close();
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -43,8 +43,7 @@ pub(crate) fn from_word<T: DeserializeOwned>(
 
 /// Reads a number that is never negative.
 pub(crate) fn number(row: &Row<'_>, at: usize) -> Result<u64, rusqlite::Error> {
-    row.get::<_, i64>(at)
-        .map(|value| u64::try_from(value).unwrap_or(0))
+    row.get::<_, i64>(at).map(|value| u64::try_from(value).unwrap_or(0))
 }
 
 /// Writes a number; one beyond SQLite's range stays at its top, which nothing reaches by counting.

@@ -27,9 +27,7 @@ pub(crate) fn supported() -> u32 {
         .iter()
         .map(refinery::Migration::version)
         .max();
-    newest
-        .and_then(|version| u32::try_from(version).ok())
-        .unwrap_or(0)
+    newest.and_then(|version| u32::try_from(version).ok()).unwrap_or(0)
 }
 
 /// Looks at a file before anything touches it.
@@ -70,11 +68,7 @@ pub(crate) fn inspect(path: &Path) -> Result<u32, DatabaseError> {
         .map_err(|error| errors::sqlite(&path.display().to_string(), error))?;
     let found = u32::try_from(version).unwrap_or(u32::MAX);
     if found > supported() {
-        return Err(DatabaseError::TooNew {
-            path: path.to_owned(),
-            found,
-            supported: supported(),
-        });
+        return Err(DatabaseError::TooNew { path: path.to_owned(), found, supported: supported() });
     }
     Ok(found)
 }
@@ -96,18 +90,13 @@ pub(crate) fn mark(path: &Path) -> Result<(), DatabaseError> {
 
 fn is_blank(path: &Path) -> bool {
     let tables = read_only(path).and_then(|connection| {
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
-            row.get::<_, i64>(0)
-        })
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
     });
     tables.is_ok_and(|tables| tables == 0)
 }
 
 fn foreign(path: &Path, reason: &str) -> DatabaseError {
-    DatabaseError::Foreign {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    }
+    DatabaseError::Foreign { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// Refuses a library that is known to lose commits.
@@ -133,9 +122,7 @@ pub(crate) fn migrate(connection: &mut Connection, from: u32) -> Result<(), Data
         .set_grouped(true)
         .set_abort_divergent(true)
         .set_abort_missing(true);
-    runner
-        .run(connection)
-        .map_err(|error| migration_error(from, to, error))?;
+    runner.run(connection).map_err(|error| migration_error(from, to, error))?;
     let versioned = connection.execute_batch(&format!("PRAGMA user_version={to};"));
     versioned.map_err(|error| errors::sqlite("the schema version", error))
 }
@@ -158,15 +145,11 @@ fn check_history(connection: &Connection) -> Result<(), DatabaseError> {
     let mut statement = connection
         .prepare("SELECT version, name, applied_on, checksum FROM refinery_schema_history ORDER BY version")
         .map_err(|error| damaged(0, error.to_string()))?;
-    let mut rows = statement
-        .query([])
-        .map_err(|error| damaged(0, error.to_string()))?;
+    let mut rows = statement.query([]).map_err(|error| damaged(0, error.to_string()))?;
     let mut number = 0;
     loop {
         number += 1;
-        let row = rows
-            .next()
-            .map_err(|error| damaged(number, error.to_string()))?;
+        let row = rows.next().map_err(|error| damaged(number, error.to_string()))?;
         let Some(row) = row else { return Ok(()) };
         let read = || -> Result<(i64, String, String, String), rusqlite::Error> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -175,28 +158,20 @@ fn check_history(connection: &Connection) -> Result<(), DatabaseError> {
             read().map_err(|error| damaged(number, error.to_string()))?;
         chrono::DateTime::parse_from_rfc3339(&applied)
             .map_err(|_| damaged(number, format!("time {applied:?}")))?;
-        checksum
-            .parse::<u64>()
-            .map_err(|_| damaged(number, format!("checksum {checksum:?}")))?;
+        checksum.parse::<u64>().map_err(|_| damaged(number, format!("checksum {checksum:?}")))?;
     }
 }
 
 fn migration_error(from: u32, to: u32, error: refinery::Error) -> DatabaseError {
     let known = match error.kind() {
         refinery::error::Kind::DivergentVersion(applied, _)
-        | refinery::error::Kind::MissingVersion(applied) => Some((
-            u32::try_from(applied.version()).unwrap_or(0),
-            applied.name().to_owned(),
-        )),
+        | refinery::error::Kind::MissingVersion(applied) => {
+            Some((u32::try_from(applied.version()).unwrap_or(0), applied.name().to_owned()))
+        }
         _ => None,
     };
     match known {
         Some((version, name)) => MigrationError::Divergent { version, name }.into(),
-        None => MigrationError::Failed {
-            from,
-            to,
-            source: error.into(),
-        }
-        .into(),
+        None => MigrationError::Failed { from, to, source: error.into() }.into(),
     }
 }

@@ -109,8 +109,7 @@ impl StatePersistenceBuilder {
 
     /// Names values that must not stand in any audit row; those shorter than four bytes are not looked for.
     pub fn secrets(mut self, secrets: impl IntoIterator<Item = String>) -> Self {
-        self.secrets
-            .extend(secrets.into_iter().filter(|secret| secret.len() >= 4));
+        self.secrets.extend(secrets.into_iter().filter(|secret| secret.len() >= 4));
         self
     }
 
@@ -145,9 +144,7 @@ impl StatePersistenceBuilder {
 
     fn open_blocking(self) -> Result<StatePersistence, DatabaseError> {
         schema::check_library()?;
-        let clock = self
-            .clock
-            .unwrap_or_else(|| Arc::new(StdClock(Instant::now())));
+        let clock = self.clock.unwrap_or_else(|| Arc::new(StdClock(Instant::now())));
         let path = self.database;
         let parent = path
             .parent()
@@ -167,11 +164,9 @@ impl StatePersistenceBuilder {
         files::create_private_dir(&dir).map_err(|error| errors::file("creating", &dir, error))?;
         let key = AuditKey::load_or_create(&path)?;
         let anchor = Anchor::beside(&path);
-        let (writer, thread) =
-            Writer::start(connection, path.clone()).map_err(|error| DatabaseError::Storage {
-                action: "starting the writer".into(),
-                source: error.into(),
-            })?;
+        let (writer, thread) = Writer::start(connection, path.clone()).map_err(|error| {
+            DatabaseError::Storage { action: "starting the writer".into(), source: error.into() }
+        })?;
         let inner = Inner {
             writer,
             readers: Readers::new(path),
@@ -185,9 +180,7 @@ impl StatePersistenceBuilder {
             thread: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
         };
-        Ok(StatePersistence {
-            inner: Arc::new(inner),
-        })
+        Ok(StatePersistence { inner: Arc::new(inner) })
     }
 }
 
@@ -198,10 +191,7 @@ fn prepare_file(path: &Path) -> Result<(), DatabaseError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let opened = options.open(path);
-    opened.map_err(|error| DatabaseError::Open {
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
+    opened.map_err(|error| DatabaseError::Open { path: path.to_owned(), source: error.into() })?;
     files::make_private(path).map_err(|error| errors::file("securing", path, error))
 }
 
@@ -268,9 +258,9 @@ impl StatePersistence {
     /// Safe.
     pub async fn load_latest_checkpoint(&self) -> Result<Checkpoint, DatabaseError> {
         let restored = self.restore().await?;
-        restored.checkpoint.ok_or_else(|| DatabaseError::NotFound {
-            subject: "checkpoint".to_owned(),
-        })
+        restored
+            .checkpoint
+            .ok_or_else(|| DatabaseError::NotFound { subject: "checkpoint".to_owned() })
     }
 
     /// Commits what is waiting, cuts the write-ahead log and releases the lock; later calls answer `Closed`.
@@ -285,22 +275,12 @@ impl StatePersistence {
         inner.readers.close();
         let anchored = self.write_anchor().await;
         let closed = inner.writer.close().await;
-        let thread = inner
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // It has answered already and only has to return.
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
         }
-        drop(
-            inner
-                .lock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        drop(inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         closed.and(match anchored {
             Err(DatabaseError::Closed) => Ok(()),
             other => other,

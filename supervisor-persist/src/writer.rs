@@ -38,15 +38,9 @@ impl Writer {
         path: PathBuf,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new()
-            .name("supervisor-persist".to_owned())
-            .spawn(move || {
-                Thread {
-                    connection: Some(connection),
-                    path,
-                    receiver,
-                }
-                .run();
+        let thread =
+            std::thread::Builder::new().name("supervisor-persist".to_owned()).spawn(move || {
+                Thread { connection: Some(connection), path, receiver }.run();
             })?;
         Ok((Self { sender }, thread))
     }
@@ -81,10 +75,7 @@ impl Writer {
             });
             (keep, finish)
         });
-        self.sender
-            .send(Request::Write(work))
-            .await
-            .map_err(|_| DatabaseError::Closed)?;
+        self.sender.send(Request::Write(work)).await.map_err(|_| DatabaseError::Closed)?;
         answered.await.map_err(|_| DatabaseError::Closed)?
     }
 
@@ -201,48 +192,33 @@ fn run_group(
     let mut any = false;
     for work in group {
         if !alone {
-            transaction
-                .execute_batch("SAVEPOINT request")
-                .map_err(failed)?;
+            transaction.execute_batch("SAVEPOINT request").map_err(failed)?;
         }
         let (keep, finish) = work(&transaction);
         any |= keep;
         finishes.push(finish);
         if !alone {
-            let end = if keep {
-                "RELEASE request"
-            } else {
-                "ROLLBACK TO request; RELEASE request"
-            };
+            let end = if keep { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" };
             transaction.execute_batch(end).map_err(failed)?;
         }
     }
-    if any {
-        transaction.commit().map_err(failed)
-    } else {
-        transaction.rollback().map_err(failed)
-    }
+    if any { transaction.commit().map_err(failed) } else { transaction.rollback().map_err(failed) }
 }
 
 /// Says the same to each caller of a group: the cause is given as text, because it has one owner.
 fn copy(error: &DatabaseError) -> DatabaseError {
     let cause = || supervisor_core::error::chain(error).into();
     match error {
-        DatabaseError::DiskFull { subject } => DatabaseError::DiskFull {
-            subject: subject.clone(),
-        },
-        DatabaseError::Unknown { subject, .. } => DatabaseError::Unknown {
-            subject: subject.clone(),
-            source: cause(),
-        },
-        DatabaseError::Corrupt { subject, reason } => DatabaseError::Corrupt {
-            subject: subject.clone(),
-            reason: reason.clone(),
-        },
-        DatabaseError::Busy { subject, reason } => DatabaseError::Busy {
-            subject: subject.clone(),
-            reason: reason.clone(),
-        },
+        DatabaseError::DiskFull { subject } => DatabaseError::DiskFull { subject: subject.clone() },
+        DatabaseError::Unknown { subject, .. } => {
+            DatabaseError::Unknown { subject: subject.clone(), source: cause() }
+        }
+        DatabaseError::Corrupt { subject, reason } => {
+            DatabaseError::Corrupt { subject: subject.clone(), reason: reason.clone() }
+        }
+        DatabaseError::Busy { subject, reason } => {
+            DatabaseError::Busy { subject: subject.clone(), reason: reason.clone() }
+        }
         _ => DatabaseError::Storage {
             action: "committing a group of writes".to_owned(),
             source: cause(),

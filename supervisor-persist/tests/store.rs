@@ -27,9 +27,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     fn database(&self) -> PathBuf {
@@ -57,11 +55,7 @@ fn state(id: &str, incarnation: u64) -> ServiceState {
 }
 
 fn transition(id: &str, incarnation: u64) -> Transition {
-    Transition {
-        state: state(id, incarnation),
-        from: Phase::Starting,
-        cause: "running".into(),
-    }
+    Transition { state: state(id, incarnation), from: Phase::Starting, cause: "running".into() }
 }
 
 fn row(detail: &str) -> AuditRecord {
@@ -94,26 +88,17 @@ async fn states_and_their_journal_are_there_after_reopening() {
     let place = Place::new();
     let store = place.open().await;
     let last = store
-        .record(vec![
-            transition("a", 1),
-            transition("b", 1),
-            transition("a", 2),
-        ])
+        .record(vec![transition("a", 1), transition("b", 1), transition("a", 2)])
         .await
         .unwrap();
     store.close().await.unwrap();
     let store = place.open().await;
-    assert_eq!(
-        StateStore::load(&store).await.unwrap(),
-        [state("a", 2), state("b", 1)]
-    );
+    assert_eq!(StateStore::load(&store).await.unwrap(), [state("a", 2), state("b", 1)]);
     let entries = Journal::read(&store, Sequence::ZERO, 10).await.unwrap();
     assert_eq!(entries.len(), 3);
     assert_eq!(entries[2].sequence, last);
     assert_eq!(Journal::head(&store).await.unwrap(), last);
-    StateStore::remove(&store, &ServiceId::new("a").unwrap())
-        .await
-        .unwrap();
+    StateStore::remove(&store, &ServiceId::new("a").unwrap()).await.unwrap();
     assert_eq!(StateStore::load(&store).await.unwrap(), [state("b", 1)]);
 }
 
@@ -134,10 +119,7 @@ async fn many_writers_share_commits_and_each_gets_its_answer() {
         .map(|n| {
             let store = store.clone();
             tokio::spawn(async move {
-                store
-                    .record(vec![transition(&format!("s{n}"), 1)])
-                    .await
-                    .unwrap()
+                store.record(vec![transition(&format!("s{n}"), 1)]).await.unwrap()
             })
         })
         .collect();
@@ -156,9 +138,7 @@ async fn a_second_opener_is_refused_and_told_who_has_it() {
     let place = Place::new();
     let _store = place.open().await;
     let error = place.try_open().await.unwrap_err();
-    let DatabaseError::Owned { owner, .. } = &error else {
-        panic!("{error}")
-    };
+    let DatabaseError::Owned { owner, .. } = &error else { panic!("{error}") };
     assert!(owner.contains(&std::process::id().to_string()), "{owner}");
 }
 
@@ -176,10 +156,7 @@ async fn dropping_the_store_without_closing_releases_it_and_loses_nothing() {
 async fn the_newest_checkpoint_comes_back_with_everything_in_it() {
     let place = Place::new();
     let store = place.open().await;
-    assert!(matches!(
-        store.load_latest_checkpoint().await,
-        Err(DatabaseError::NotFound { .. })
-    ));
+    assert!(matches!(store.load_latest_checkpoint().await, Err(DatabaseError::NotFound { .. })));
     let services = HashMap::from([(ServiceId::new("a").unwrap(), state("a", 3))]);
     let pending = vec![PendingOperation {
         id: Uuid::from_u128(1),
@@ -188,10 +165,7 @@ async fn the_newest_checkpoint_comes_back_with_everything_in_it() {
         requested_at: DateTime::UNIX_EPOCH,
         detail: serde_json::json!({"why": "test"}),
     }];
-    store
-        .create_checkpoint(&Default::default(), &Default::default())
-        .await
-        .unwrap();
+    store.create_checkpoint(&Default::default(), &Default::default()).await.unwrap();
     let id = store.create_checkpoint(&services, &pending).await.unwrap();
     store.close().await.unwrap();
     let latest = place.open().await.load_latest_checkpoint().await.unwrap();
@@ -204,10 +178,7 @@ async fn the_newest_checkpoint_comes_back_with_everything_in_it() {
 async fn a_checkpoint_damaged_in_the_database_is_read_from_its_file() {
     let place = Place::new();
     let store = place.open().await;
-    let id = store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
+    let id = store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     store.close().await.unwrap();
     tamper(
         &place.database(),
@@ -216,11 +187,7 @@ async fn a_checkpoint_damaged_in_the_database_is_read_from_its_file() {
     let store = place.open().await;
     let restored = store.restore().await.unwrap();
     assert_eq!(restored.checkpoint.unwrap().id, id);
-    assert!(
-        restored.source.starts_with("file of"),
-        "{}",
-        restored.source
-    );
+    assert!(restored.source.starts_with("file of"), "{}", restored.source);
     assert_eq!(restored.rejected.len(), 1);
 }
 
@@ -228,14 +195,8 @@ async fn a_checkpoint_damaged_in_the_database_is_read_from_its_file() {
 async fn a_checkpoint_damaged_in_both_places_is_put_aside_and_the_one_before_is_used() {
     let place = Place::new();
     let store = place.open().await;
-    let good = store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
-    let bad = store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
+    let good = store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
+    let bad = store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     store.close().await.unwrap();
     tamper(
         &place.database(),
@@ -251,14 +212,8 @@ async fn a_checkpoint_damaged_in_both_places_is_put_aside_and_the_one_before_is_
     assert_eq!(restored.rejected.len(), 2, "{:?}", restored.rejected);
     let list = CheckpointStore::list(&store, 10).await.unwrap();
     assert_eq!(list[0].id, bad);
-    assert!(matches!(
-        list[0].health,
-        CheckpointHealth::Quarantined { .. }
-    ));
-    assert!(matches!(
-        CheckpointStore::load(&store, bad).await,
-        Err(DatabaseError::Corrupt { .. })
-    ));
+    assert!(matches!(list[0].health, CheckpointHealth::Quarantined { .. }));
+    assert!(matches!(CheckpointStore::load(&store, bad).await, Err(DatabaseError::Corrupt { .. })));
     // The second look finds the bad one put aside already.
     assert_eq!(store.restore().await.unwrap().rejected.len(), 0);
 }
@@ -267,20 +222,14 @@ async fn a_checkpoint_damaged_in_both_places_is_put_aside_and_the_one_before_is_
 async fn checkpoints_come_back_from_files_alone_when_the_database_is_gone() {
     let place = Place::new();
     let store = place.open().await;
-    let id = store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
+    let id = store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     store.close().await.unwrap();
     for name in ["supervisor.db", "supervisor.db-wal", "supervisor.db-shm"] {
         drop(fs::remove_file(place.dir.path().join(name)));
     }
     let store = place.open().await;
     assert_eq!(store.load_latest_checkpoint().await.unwrap().id, id);
-    let next = store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
+    let next = store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     assert_eq!(
         store.load_latest_checkpoint().await.unwrap().id,
         next,
@@ -295,10 +244,7 @@ async fn old_checkpoints_are_pruned_with_their_files() {
         StatePersistence::builder(place.database(), place.checkpoints()).keep_checkpoints(3);
     let store = builder.open().await.unwrap();
     for _ in 0..8 {
-        store
-            .create_checkpoint(&HashMap::new(), &Vec::new())
-            .await
-            .unwrap();
+        store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     }
     assert_eq!(CheckpointStore::list(&store, 100).await.unwrap().len(), 3);
     assert_eq!(fs::read_dir(place.checkpoints()).unwrap().count(), 6);
@@ -308,10 +254,7 @@ async fn old_checkpoints_are_pruned_with_their_files() {
 async fn a_verified_checkpoint_was_read_in_both_of_its_places() {
     let place = Place::new();
     let store = place.open().await;
-    let id = store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
+    let id = store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     assert_eq!(
         CheckpointStore::verify(&store, id).await.unwrap().health,
         CheckpointHealth::Verified
@@ -322,28 +265,20 @@ async fn a_verified_checkpoint_was_read_in_both_of_its_places() {
         matches!(&health, CheckpointHealth::Quarantined { reason } if reason.contains("in its file")),
         "{health:?}"
     );
-    assert!(
-        CheckpointStore::load(&store, id).await.is_ok(),
-        "one good place is enough"
-    );
+    assert!(CheckpointStore::load(&store, id).await.is_ok(), "one good place is enough");
 }
 
 #[tokio::test]
 async fn the_audit_trail_shows_a_changed_row_a_missing_row_and_a_cut() {
     for (statement, first_bad) in [
-        (
-            "DROP TRIGGER audit_is_not_changed; UPDATE audit SET detail = 'x' WHERE sequence = 3",
-            3,
-        ),
+        ("DROP TRIGGER audit_is_not_changed; UPDATE audit SET detail = 'x' WHERE sequence = 3", 3),
         ("DELETE FROM audit WHERE sequence = 2", 2),
         ("DELETE FROM audit WHERE sequence > 3", 4),
     ] {
         let place = Place::new();
         let store = place.open().await;
         for n in 0..5 {
-            AuditLog::append(&store, row(&format!("row {n}")))
-                .await
-                .unwrap();
+            AuditLog::append(&store, row(&format!("row {n}"))).await.unwrap();
         }
         assert!(AuditLog::verify(&store).await.unwrap().intact);
         store.close().await.unwrap();
@@ -365,9 +300,7 @@ async fn known_secrets_are_redacted_before_they_are_hashed() {
     let builder = StatePersistence::builder(place.database(), place.checkpoints())
         .secrets(["hunter2".to_owned()]);
     let store = builder.open().await.unwrap();
-    AuditLog::append(&store, row("the key is hunter2"))
-        .await
-        .unwrap();
+    AuditLog::append(&store, row("the key is hunter2")).await.unwrap();
     let entries = AuditLog::read(&store, Sequence::ZERO, 1).await.unwrap();
     assert_eq!(entries[0].record.detail, "the key is [redacted]");
     store.close().await.unwrap();
@@ -384,19 +317,12 @@ async fn events_keep_their_sequence_and_the_first_of_two_wins() {
         id: Uuid::from_u128(sequence),
         sequence: Sequence(u64::try_from(sequence).unwrap()),
         at: DateTime::UNIX_EPOCH,
-        kind: EventKind::BackupFailed {
-            reason: reason.into(),
-        },
+        kind: EventKind::BackupFailed { reason: reason.into() },
     };
-    store
-        .append_events(vec![event(1, "a"), event(2, "b")])
-        .await;
+    store.append_events(vec![event(1, "a"), event(2, "b")]).await;
     store.append_events(vec![event(2, "other")]).await;
     assert_eq!(EventStore::head(&store).await.unwrap(), Sequence(2));
-    assert_eq!(
-        EventStore::read(&store, Sequence(1), 10).await.unwrap(),
-        [event(2, "b")]
-    );
+    assert_eq!(EventStore::read(&store, Sequence(1), 10).await.unwrap(), [event(2, "b")]);
 }
 
 trait AppendEvents {
@@ -420,11 +346,7 @@ async fn the_outbox_keeps_ids_order_and_dead_letters() {
         expires_at: None,
     };
     let first = store.enqueue(entry(1)).await.unwrap();
-    assert_eq!(
-        store.enqueue(entry(1)).await.unwrap(),
-        first,
-        "the same id is the same message"
-    );
+    assert_eq!(store.enqueue(entry(1)).await.unwrap(), first, "the same id is the same message");
     store.enqueue(entry(2)).await.unwrap();
     store.enqueue(entry(3)).await.unwrap();
     store.acknowledge(&[Uuid::from_u128(2)]).await.unwrap();
@@ -439,27 +361,12 @@ async fn the_outbox_keeps_ids_order_and_dead_letters() {
     store.close().await.unwrap();
     let store = place.open().await;
     let ids = |entries: Vec<OutboxEntry>| {
-        entries
-            .iter()
-            .map(|entry| entry.message.id.as_u128())
-            .collect::<Vec<_>>()
+        entries.iter().map(|entry| entry.message.id.as_u128()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        ids(store.pending("c", Sequence::ZERO, 10).await.unwrap()),
-        [1]
-    );
+    assert_eq!(ids(store.pending("c", Sequence::ZERO, 10).await.unwrap()), [1]);
     assert_eq!(store.dead_letters(None, 10).await.unwrap(), [letter]);
-    assert_eq!(
-        store
-            .requeue(&[Uuid::from_u128(3), Uuid::from_u128(9)])
-            .await
-            .unwrap(),
-        1
-    );
-    assert_eq!(
-        ids(store.pending("c", Sequence::ZERO, 10).await.unwrap()),
-        [1, 3]
-    );
+    assert_eq!(store.requeue(&[Uuid::from_u128(3), Uuid::from_u128(9)]).await.unwrap(), 1);
+    assert_eq!(ids(store.pending("c", Sequence::ZERO, 10).await.unwrap()), [1, 3]);
     assert_eq!(store.purge(None).await.unwrap(), 0);
 }
 
@@ -469,21 +376,9 @@ async fn the_first_sight_of_a_key_wins_until_its_time_is_over() {
     let store = place.open().await;
     let minute = std::time::Duration::from_secs(60);
     assert_eq!(store.first_sight("k", b"one", minute).await.unwrap(), None);
-    assert_eq!(
-        store.first_sight("k", b"two", minute).await.unwrap(),
-        Some(b"one".to_vec())
-    );
-    assert_eq!(
-        store
-            .first_sight("gone", b"one", std::time::Duration::ZERO)
-            .await
-            .unwrap(),
-        None
-    );
-    assert_eq!(
-        store.first_sight("gone", b"two", minute).await.unwrap(),
-        None
-    );
+    assert_eq!(store.first_sight("k", b"two", minute).await.unwrap(), Some(b"one".to_vec()));
+    assert_eq!(store.first_sight("gone", b"one", std::time::Duration::ZERO).await.unwrap(), None);
+    assert_eq!(store.first_sight("gone", b"two", minute).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -510,10 +405,7 @@ async fn a_newer_database_is_refused_naming_both_versions_and_left_as_it_was() {
     tamper(&place.database(), "PRAGMA user_version = 99;");
     let before = fs::read(place.database()).unwrap();
     let error = place.try_open().await.unwrap_err();
-    assert!(
-        matches!(error, DatabaseError::TooNew { found: 99, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, DatabaseError::TooNew { found: 99, .. }), "{error}");
     assert_eq!(fs::read(place.database()).unwrap(), before);
 }
 
@@ -537,10 +429,7 @@ async fn a_damaged_migration_history_is_an_error_and_no_panic() {
             ),
         );
         let error = place.try_open().await.unwrap_err();
-        assert!(
-            matches!(error, DatabaseError::Migration(_)),
-            "{damage}: {error}"
-        );
+        assert!(matches!(error, DatabaseError::Migration(_)), "{damage}: {error}");
     }
 }
 
@@ -550,22 +439,14 @@ async fn everything_is_readable_by_its_owner_alone() {
     use std::os::unix::fs::MetadataExt;
     let place = Place::new();
     let store = place.open().await;
-    store
-        .create_checkpoint(&HashMap::new(), &Vec::new())
-        .await
-        .unwrap();
+    store.create_checkpoint(&HashMap::new(), &Vec::new()).await.unwrap();
     AuditLog::append(&store, row("x")).await.unwrap();
     let mut looked_at = 0;
     for dir in [place.dir.path().to_owned(), place.checkpoints()] {
         for entry in fs::read_dir(dir).unwrap() {
             let found = entry.unwrap();
             let mode = found.metadata().unwrap().mode();
-            assert_eq!(
-                mode & 0o077,
-                0,
-                "{} has mode {mode:o}",
-                found.path().display()
-            );
+            assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", found.path().display());
             looked_at += 1;
         }
     }

@@ -8,33 +8,15 @@ use crate::flags::{DocsFlags, LintFlags, TestFlags};
 use crate::{docs, lint, report, test};
 
 /// The stages as `.ci/run` spells them. Tests come last so that a log ends with their summary.
-pub(crate) const STAGES: [&str; 3] = [
-    "cargo xtask lint --strict",
-    "cargo xtask docs --check",
-    "cargo xtask test --strict",
-];
+pub(crate) const STAGES: [&str; 3] =
+    ["cargo xtask lint --strict", "cargo xtask docs --check", "cargo xtask test --strict"];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let [lint, docs, test] = STAGES;
     let outcomes = [
-        stage(lint, || {
-            lint::run(&LintFlags {
-                strict: true,
-                ..LintFlags::default()
-            })
-        }),
-        stage(docs, || {
-            docs::run(&DocsFlags {
-                check: true,
-                ..DocsFlags::default()
-            })
-        }),
-        stage(test, || {
-            test::run(&TestFlags {
-                strict: true,
-                ..TestFlags::default()
-            })
-        }),
+        stage(lint, || lint::run(&LintFlags { strict: true, ..LintFlags::default() })),
+        stage(docs, || docs::run(&DocsFlags { check: true, ..DocsFlags::default() })),
+        stage(test, || test::run(&TestFlags { strict: true, ..TestFlags::default() })),
     ];
     let failed: Vec<&str> = outcomes.into_iter().filter_map(Result::err).collect();
     if !failed.is_empty() {
@@ -67,13 +49,7 @@ mod tests {
     fn the_ci_script_runs_the_same_stages_in_the_same_order() {
         let script = std::fs::read_to_string(workspace::root().join(".ci/run")).unwrap();
         let found: Vec<_> = STAGES.iter().map(|stage| script.find(stage)).collect();
-        assert!(
-            found.iter().all(Option::is_some),
-            "a stage is missing in .ci/run: {found:?}"
-        );
-        assert!(
-            found.is_sorted(),
-            "the stages are in another order in .ci/run: {found:?}"
-        );
+        assert!(found.iter().all(Option::is_some), "a stage is missing in .ci/run: {found:?}");
+        assert!(found.is_sorted(), "the stages are in another order in .ci/run: {found:?}");
     }
 }

@@ -36,9 +36,7 @@ pub(crate) fn run(flags: &CrossFlags) -> anyhow::Result<()> {
         flags.system,
         known.join(", ")
     );
-    let place = Place {
-        directory: workspace::root().join("target").join("cross"),
-    };
+    let place = Place { directory: workspace::root().join("target").join("cross") };
     place.prepare_rust()?;
     let cargo = match flags.system {
         System::Windows => {
@@ -75,30 +73,18 @@ impl Place {
         report::heading("cross: Debian's compiler and library source, about 500 MB, once");
         let archives = self.path("archives");
         fs::create_dir_all(archives.join("partial"))?;
-        setup::privileged("apt-get")
-            .args(["update", "-qq"])
-            .run_quietly()?;
+        setup::privileged("apt-get").args(["update", "-qq"]).run_quietly()?;
         // Downloads what is not on the machine, dependencies included, and installs nothing.
         let mut cache = std::ffi::OsString::from("Dir::Cache::archives=");
         cache.push(&archives);
         setup::privileged("apt-get")
-            .args([
-                "install",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-                "--download-only",
-            ])
+            .args(["install", "-y", "-qq", "--no-install-recommends", "--download-only"])
             .arg("--option")
             .arg(cache)
             .args(RUST_PACKAGES.iter().copied())
             .run_quietly()?;
         for archive in entries(&archives, "deb")? {
-            Cmd::new("dpkg-deb")
-                .arg("--extract")
-                .arg(archive)
-                .arg(self.path("rust"))
-                .run()?;
+            Cmd::new("dpkg-deb").arg("--extract").arg(archive).arg(self.path("rust")).run()?;
         }
         let source = entries(&self.path("rust/usr/src"), "")?
             .into_iter()
@@ -124,11 +110,7 @@ impl Place {
         let wine = self.path("wine");
         // wineboot may complain that there is no display; what counts is the directory it makes.
         let boot = Cmd::new(WINE).args(["wineboot", "--init"]);
-        if !boot
-            .env("WINEPREFIX", &wine)
-            .env("WINEDEBUG", "-all")
-            .succeeds()
-        {
+        if !boot.env("WINEPREFIX", &wine).env("WINEDEBUG", "-all").succeeds() {
             report::note("wineboot reported an error; looking at what it made");
         }
         let system = library.parent().context("a path with a parent")?;

@@ -20,10 +20,7 @@ const GENERATED: &[(&str, &[&str])] = &[
     ("completions/ide-supervisor.bash", &["completions", "bash"]),
     ("completions/_ide-supervisor", &["completions", "zsh"]),
     ("completions/ide-supervisor.fish", &["completions", "fish"]),
-    (
-        "completions/ide-supervisor.ps1",
-        &["completions", "powershell"],
-    ),
+    ("completions/ide-supervisor.ps1", &["completions", "powershell"]),
     ("ide-supervisor.schema.json", &["config", "schema"]),
 ];
 
@@ -40,24 +37,17 @@ pub(crate) fn run(flags: &DocsFlags) -> anyhow::Result<()> {
     report::heading(&format!("docs: {DIRECTORY}"));
     generated(&workspace, flags.check)?;
     if flags.open {
-        Cmd::cargo()
-            .args(["doc", "--no-deps", "--open", "-p", PACKAGE])
-            .run()?;
+        Cmd::cargo().args(["doc", "--no-deps", "--open", "-p", PACKAGE]).run()?;
     }
     Ok(())
 }
 
 fn generated(workspace: &Workspace, check: bool) -> anyhow::Result<()> {
     let has_program = workspace.members().iter().any(|package| {
-        package
-            .targets
-            .iter()
-            .any(|target| target.is_bin() && target.name == PROGRAM)
+        package.targets.iter().any(|target| target.is_bin() && target.name == PROGRAM)
     });
     if !has_program {
-        report::note(&format!(
-            "skipped: {PACKAGE} has no program `{PROGRAM}` yet"
-        ));
+        report::note(&format!("skipped: {PACKAGE} has no program `{PROGRAM}` yet"));
         return Ok(());
     }
     Cmd::cargo()
@@ -68,9 +58,7 @@ fn generated(workspace: &Workspace, check: bool) -> anyhow::Result<()> {
     for (name, arguments) in GENERATED {
         let Some(text) = ask_program(workspace, arguments)? else {
             let asked = arguments.join(" ");
-            report::note(&format!(
-                "skipped {name}: `{PROGRAM} {asked}` is not there yet"
-            ));
+            report::note(&format!("skipped {name}: `{PROGRAM} {asked}` is not there yet"));
             continue;
         };
         let path = workspace.root().join(DIRECTORY).join(name);
@@ -79,14 +67,8 @@ fn generated(workspace: &Workspace, check: bool) -> anyhow::Result<()> {
         }
     }
     if !stale.is_empty() {
-        let names: Vec<_> = stale
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        bail!(
-            "not up to date (run: cargo xtask docs):\n  {}",
-            names.join("\n  ")
-        );
+        let names: Vec<_> = stale.iter().map(|path| path.display().to_string()).collect();
+        bail!("not up to date (run: cargo xtask docs):\n  {}", names.join("\n  "));
     }
     Ok(())
 }
@@ -103,11 +85,7 @@ fn ask_program(workspace: &Workspace, arguments: &[&str]) -> anyhow::Result<Opti
     }
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{command}` failed with {}: {}",
-            output.status,
-            stderr.trim()
-        );
+        bail!("`{command}` failed with {}: {}", output.status, stderr.trim());
     }
     let text = String::from_utf8(output.stdout).context("the program's output is not UTF-8")?;
     // A program that says nothing has nothing to say yet.
@@ -142,23 +120,11 @@ mod tests {
     fn a_check_reports_a_stale_file_and_leaves_it_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/x.1");
-        assert_eq!(
-            bring_up_to_date(&path, "new\n", true).unwrap(),
-            Freshness::Stale
-        );
+        assert_eq!(bring_up_to_date(&path, "new\n", true).unwrap(), Freshness::Stale);
         assert!(!path.exists());
-        assert_eq!(
-            bring_up_to_date(&path, "new\n", false).unwrap(),
-            Freshness::UpToDate
-        );
-        assert_eq!(
-            bring_up_to_date(&path, "new\n", true).unwrap(),
-            Freshness::UpToDate
-        );
-        assert_eq!(
-            bring_up_to_date(&path, "newer\n", true).unwrap(),
-            Freshness::Stale
-        );
+        assert_eq!(bring_up_to_date(&path, "new\n", false).unwrap(), Freshness::UpToDate);
+        assert_eq!(bring_up_to_date(&path, "new\n", true).unwrap(), Freshness::UpToDate);
+        assert_eq!(bring_up_to_date(&path, "newer\n", true).unwrap(), Freshness::Stale);
         assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
     }
 }

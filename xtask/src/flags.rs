@@ -137,17 +137,9 @@ mod tests {
 
     #[test]
     fn cargo_arguments_of_cross_pass_through_with_their_dashes() {
-        let flags = Flags::parse_from([
-            "xtask",
-            "cross",
-            "windows",
-            "check",
-            "-p",
-            "supervisor-core",
-        ]);
-        let Command::Cross(cross) = flags.command else {
-            panic!("not cross: {flags:?}")
-        };
+        let flags =
+            Flags::parse_from(["xtask", "cross", "windows", "check", "-p", "supervisor-core"]);
+        let Command::Cross(cross) = flags.command else { panic!("not cross: {flags:?}") };
         assert_eq!(cross.cargo, ["check", "-p", "supervisor-core"]);
     }
 }

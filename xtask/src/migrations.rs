@@ -45,11 +45,7 @@ pub(crate) fn check(directory: &Path) -> anyhow::Result<()> {
 fn bless(directory: &Path) -> anyhow::Result<()> {
     let (golden, present) = (read_golden(directory)?, hash_all(directory)?);
     let mut found = edited(&golden, &present);
-    let newest = golden
-        .keys()
-        .filter_map(|name| version(name))
-        .max()
-        .unwrap_or(0);
+    let newest = golden.keys().filter_map(|name| version(name)).max().unwrap_or(0);
     for name in present.keys().filter(|name| !golden.contains_key(*name)) {
         match version(name) {
             Some(version) if version > newest => report::note(&format!("recorded {name}")),
@@ -58,10 +54,7 @@ fn bless(directory: &Path) -> anyhow::Result<()> {
         }
     }
     fail_on(&found)?;
-    let lines: String = present
-        .iter()
-        .map(|(name, hash)| format!("{hash}  {name}\n"))
-        .collect();
+    let lines: String = present.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
     let path = directory.join(GOLDEN);
     fs::write(&path, lines).with_context(|| format!("could not write {}", path.display()))
 }
@@ -78,9 +71,7 @@ fn edited(golden: &Hashes, present: &Hashes) -> Vec<String> {
     let mut found = Vec::new();
     for (name, hash) in golden {
         match present.get(name) {
-            None => found.push(format!(
-                "{name} was removed: databases that ran it refuse to open"
-            )),
+            None => found.push(format!("{name} was removed: databases that ran it refuse to open")),
             Some(now) if now != hash => found.push(format!(
                 "{name} was edited: databases that ran it refuse to open; restore it and write a \
                  new migration"
@@ -102,12 +93,7 @@ fn edited(golden: &Hashes, present: &Hashes) -> Vec<String> {
 
 /// The number in `V<number>__<words>.sql`.
 fn version(name: &str) -> Option<u64> {
-    name.strip_prefix('V')?
-        .strip_suffix(".sql")?
-        .split_once("__")?
-        .0
-        .parse()
-        .ok()
+    name.strip_prefix('V')?.strip_suffix(".sql")?.split_once("__")?.0.parse().ok()
 }
 
 fn hash_all(directory: &Path) -> anyhow::Result<Hashes> {
@@ -116,10 +102,7 @@ fn hash_all(directory: &Path) -> anyhow::Result<Hashes> {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "sql") {
             let text = fs::read(&path)?;
-            let hash = Sha256::digest(&text)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let hash = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
             hashes.insert(workspace::relative(directory, &path), hash);
         }
     }
@@ -169,11 +152,7 @@ mod tests {
     fn an_edited_migration_is_an_error_and_cannot_be_blessed() {
         let directory = directory(&[("V1__initial.sql", "create table a (b);")]);
         bless(directory.path()).unwrap();
-        fs::write(
-            directory.path().join("V1__initial.sql"),
-            "create table a (c);",
-        )
-        .unwrap();
+        fs::write(directory.path().join("V1__initial.sql"), "create table a (c);").unwrap();
         assert!(message(check(directory.path())).contains("was edited"));
         assert!(message(bless(directory.path())).contains("was edited"));
     }
@@ -192,17 +171,10 @@ mod tests {
         bless(directory.path()).unwrap();
         fs::write(directory.path().join("V1__late.sql"), "-- a").unwrap();
         assert!(message(bless(directory.path())).contains("must be numbered above V2"));
-        fs::rename(
-            directory.path().join("V1__late.sql"),
-            directory.path().join("V2__c.sql"),
-        )
-        .unwrap();
+        fs::rename(directory.path().join("V1__late.sql"), directory.path().join("V2__c.sql"))
+            .unwrap();
         assert!(message(check(directory.path())).contains("same number"));
-        fs::rename(
-            directory.path().join("V2__c.sql"),
-            directory.path().join("third.sql"),
-        )
-        .unwrap();
+        fs::rename(directory.path().join("V2__c.sql"), directory.path().join("third.sql")).unwrap();
         assert!(message(bless(directory.path())).contains("must be named"));
     }
 

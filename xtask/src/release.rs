@@ -20,20 +20,13 @@ pub(crate) fn run(flags: &ReleaseFlags) -> anyhow::Result<()> {
         .filter(|package| package.publish.as_ref().is_none_or(|to| !to.is_empty()))
         .collect();
     let order = publish_order(&packages)?;
-    let version = order
-        .first()
-        .context("nothing to publish")?
-        .version
-        .to_string();
+    let version = order.first().context("nothing to publish")?.version.to_string();
 
     let mut problems = problems(&workspace, &order, &version, flags.execute)?;
     problems.extend(list_contents(&workspace, &order));
 
     report::heading(&format!("release {version}: publish order"));
-    let mut steps: Vec<Cmd> = order
-        .iter()
-        .map(|package| publish(&workspace, package))
-        .collect();
+    let mut steps: Vec<Cmd> = order.iter().map(|package| publish(&workspace, package)).collect();
     let tag = format!("v{version}");
     steps.push(Cmd::new("git").args(["tag", "--annotate", &tag, "--message", &tag]));
     steps.push(Cmd::new("git").args(["push", "origin", &tag]));
@@ -58,22 +51,14 @@ fn problems(
     execute: bool,
 ) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
-    for package in packages
-        .iter()
-        .filter(|package| package.version.to_string() != version)
-    {
-        found.push(format!(
-            "{} is {}, not {version}",
-            package.name, package.version
-        ));
+    for package in packages.iter().filter(|package| package.version.to_string() != version) {
+        found.push(format!("{} is {}, not {version}", package.name, package.version));
     }
     found.extend(circular_tests(packages));
     let changelog = fs::read_to_string(workspace.root().join("CHANGELOG.md"))?;
     found.extend(changelog_problem(&changelog, version));
     if execute {
-        let git = Cmd::new("git")
-            .args(["status", "--porcelain"])
-            .dir(workspace.root());
+        let git = Cmd::new("git").args(["status", "--porcelain"]).dir(workspace.root());
         if !git.read()?.trim().is_empty() {
             found.push("the working tree has changes that are not committed".to_owned());
         }
@@ -90,9 +75,7 @@ fn circular_tests(order: &[&Package]) -> Vec<String> {
         for dependency in &package.dependencies {
             let development = dependency.kind == DependencyKind::Development;
             let versioned = dependency.req.to_string() != "*";
-            let is_later = later
-                .iter()
-                .any(|other| other.name == dependency.name.as_str());
+            let is_later = later.iter().any(|other| other.name == dependency.name.as_str());
             if development && versioned && is_later {
                 found.push(format!(
                     "{} has a dev-dependency with a version on {}, which is not published before \
@@ -108,9 +91,7 @@ fn circular_tests(order: &[&Package]) -> Vec<String> {
 /// The changelog has a dated section for the version, with something in it.
 fn changelog_problem(changelog: &str, version: &str) -> Option<String> {
     let head = format!("## [{version}] - ");
-    let mut lines = changelog
-        .lines()
-        .skip_while(|line| !line.starts_with(&head));
+    let mut lines = changelog.lines().skip_while(|line| !line.starts_with(&head));
     let Some(found) = lines.next() else {
         return Some(format!("CHANGELOG.md has no line `{head}YYYY-MM-DD`"));
     };
@@ -137,9 +118,7 @@ fn list_contents(workspace: &Workspace, packages: &[&Package]) -> Vec<String> {
             Ok(files) => {
                 let count = files.lines().count();
                 report::heading(&format!("{name}: {count} files   (again: {list})"));
-                files
-                    .lines()
-                    .for_each(|file| report::note(&format!("  {file}")));
+                files.lines().for_each(|file| report::note(&format!("  {file}")));
             }
             Err(error) => found.push(format!("{error:#}")),
         }
@@ -148,9 +127,7 @@ fn list_contents(workspace: &Workspace, packages: &[&Package]) -> Vec<String> {
 }
 
 fn publish(workspace: &Workspace, package: &Package) -> Cmd {
-    Cmd::cargo()
-        .args(["publish", "-p", package.name.as_str()])
-        .dir(workspace.root())
+    Cmd::cargo().args(["publish", "-p", package.name.as_str()]).dir(workspace.root())
 }
 
 /// Every package after those it needs. Dev-dependencies do not count: cargo leaves those without a
@@ -162,10 +139,8 @@ fn publish_order<'a>(packages: &[&'a Package]) -> anyhow::Result<Vec<&'a Package
         });
         own.map(|dependency| dependency.name.clone()).collect()
     };
-    let graph: Vec<(String, Vec<String>)> = packages
-        .iter()
-        .map(|package| (package.name.to_string(), needs(package)))
-        .collect();
+    let graph: Vec<(String, Vec<String>)> =
+        packages.iter().map(|package| (package.name.to_string(), needs(package))).collect();
     let order = topological(&graph)?;
     let find = |name: &String| packages.iter().copied().find(|p| p.name == name.as_str());
     Ok(order.iter().filter_map(find).collect())
@@ -177,9 +152,8 @@ fn topological(graph: &[(String, Vec<String>)]) -> anyhow::Result<Vec<String>> {
         let waits = |needed: &String| {
             !order.contains(needed) && graph.iter().any(|(name, _)| name == needed)
         };
-        let next = graph
-            .iter()
-            .find(|(name, needs)| !order.contains(name) && !needs.iter().any(waits));
+        let next =
+            graph.iter().find(|(name, needs)| !order.contains(name) && !needs.iter().any(waits));
         let Some((name, _)) = next else {
             bail!("the crates depend on each other in a circle; in order so far: {order:?}");
         };
@@ -194,19 +168,13 @@ mod tests {
 
     fn graph(edges: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
         let owned = |needs: &[&str]| needs.iter().map(|name| (*name).to_owned()).collect();
-        edges
-            .iter()
-            .map(|(name, needs)| ((*name).to_owned(), owned(needs)))
-            .collect()
+        edges.iter().map(|(name, needs)| ((*name).to_owned(), owned(needs))).collect()
     }
 
     #[test]
     fn a_crate_is_published_after_those_it_needs() {
-        let order = topological(&graph(&[
-            ("app", &["a", "core"]),
-            ("a", &["core"]),
-            ("core", &[]),
-        ]));
+        let order =
+            topological(&graph(&[("app", &["a", "core"]), ("a", &["core"]), ("core", &[])]));
         assert_eq!(order.unwrap(), ["core", "a", "app"]);
     }
 
@@ -222,10 +190,7 @@ mod tests {
         for (bad, reason) in [
             ("## [Unreleased]\n- x\n", "has no line"),
             ("## [0.1.0] - soon\n- x\n", "has no date"),
-            (
-                "## [0.1.0] - 2026-11-23\n\n## [0.0.9] - 2026-01-01\n- x\n",
-                "has no entry",
-            ),
+            ("## [0.1.0] - 2026-11-23\n\n## [0.0.9] - 2026-01-01\n- x\n", "has no entry"),
         ] {
             assert!(
                 changelog_problem(bad, "0.1.0").is_some_and(|text| text.contains(reason)),

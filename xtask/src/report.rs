@@ -40,9 +40,5 @@ pub(crate) fn result(text: &str) {
 
 fn paint(code: &str, text: &str) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
-    if plain {
-        text.to_owned()
-    } else {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
+    if plain { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
 }

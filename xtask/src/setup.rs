@@ -51,11 +51,7 @@ pub(crate) fn run(flags: &SetupFlags) -> anyhow::Result<()> {
     }
     if flags.tools {
         python_tools(flags.print)?;
-        let missing = if flags.print {
-            Vec::new()
-        } else {
-            tools::missing()
-        };
+        let missing = if flags.print { Vec::new() } else { tools::missing() };
         tools::name_missing(&missing);
         if !missing.is_empty() {
             bail!("some test tools are still missing");
@@ -94,11 +90,7 @@ fn debian(flags: &SetupFlags) -> anyhow::Result<()> {
 
 /// Installs those of the system packages that are not there yet.
 pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let wanted: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|name| !is_installed(name))
-        .collect();
+    let wanted: Vec<&str> = packages.iter().copied().filter(|name| !is_installed(name)).collect();
     if wanted.is_empty() {
         report::note("every system package is installed already");
         return Ok(());
@@ -137,32 +129,19 @@ fn other_linux(flags: &SetupFlags) -> anyhow::Result<()> {
 /// A virtual environment of our own: it needs no root and does not touch the system's Python.
 fn python_tools(print: bool) -> anyhow::Result<()> {
     let venv = tools::venv();
-    let python = venv.join(if cfg!(windows) {
-        "Scripts/python.exe"
-    } else {
-        "bin/python"
-    });
+    let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     let create = Cmd::new(if cfg!(windows) { "python" } else { "python3" })
         .args(["-m", "venv"])
         .arg(venv.as_os_str());
     let install = Cmd::new(python.as_os_str())
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .args(PYTHON_TOOLS.iter().copied());
     if print {
         report::result(&create.to_string());
         report::result(&install.to_string());
         return Ok(());
     }
-    if !Cmd::new(python.as_os_str())
-        .args(["-m", "pip", "--version"])
-        .succeeds()
-    {
+    if !Cmd::new(python.as_os_str()).args(["-m", "pip", "--version"]).succeeds() {
         create.run()?;
     }
     install.run()
@@ -170,17 +149,11 @@ fn python_tools(print: bool) -> anyhow::Result<()> {
 
 fn is_installed(package: &str) -> bool {
     let status = Cmd::new("dpkg-query").args(["--show", "--showformat", "${db:Status-Abbrev}"]);
-    status
-        .arg(package)
-        .read()
-        .is_ok_and(|text| text.starts_with("ii"))
+    status.arg(package).read().is_ok_and(|text| text.starts_with("ii"))
 }
 
 fn is_root() -> bool {
-    Cmd::new("id")
-        .arg("-u")
-        .read()
-        .is_ok_and(|id| id.trim() == "0")
+    Cmd::new("id").arg("-u").read().is_ok_and(|id| id.trim() == "0")
 }
 
 /// A program run as root, with nothing that asks questions.
@@ -207,14 +180,8 @@ mod tests {
     #[test]
     fn every_tool_a_test_drives_can_be_installed() {
         for tool in tools::TEST_TOOLS {
-            let system = DEBIAN_TOOLS
-                .iter()
-                .any(|(program, _)| *program == tool.program);
-            assert!(
-                system,
-                "{} is named as missing but setup does not install it",
-                tool.program
-            );
+            let system = DEBIAN_TOOLS.iter().any(|(program, _)| *program == tool.program);
+            assert!(system, "{} is named as missing but setup does not install it", tool.program);
         }
     }
 }

@@ -65,10 +65,8 @@ impl Cmd {
     /// Echoes and runs; a status other than success is an error.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         report::command(&self.to_string());
-        let status = self
-            .command()
-            .status()
-            .with_context(|| format!("could not start `{self}`"))?;
+        let status =
+            self.command().status().with_context(|| format!("could not start `{self}`"))?;
         if !status.success() {
             bail!("`{self}` failed with {status}");
         }
@@ -118,9 +116,7 @@ impl Cmd {
     /// The command for callers that need its pipes.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        command.args(&self.args).envs(self.envs.iter().map(|(name, value)| (name, value)));
         if let Some(first) = &self.path_first {
             let inherited = std::env::var_os("PATH").unwrap_or_default();
             let parts = std::iter::once(first.clone()).chain(std::env::split_paths(&inherited));
@@ -169,23 +165,13 @@ mod tests {
 
     #[test]
     fn a_command_prints_as_a_line_a_shell_accepts() {
-        let command = Cmd::new("cargo")
-            .arg("doc")
-            .env("RUSTDOCFLAGS", "-D warnings")
-            .arg("it's");
-        assert_eq!(
-            command.to_string(),
-            r"RUSTDOCFLAGS='-D warnings' cargo doc 'it'\''s'"
-        );
+        let command = Cmd::new("cargo").arg("doc").env("RUSTDOCFLAGS", "-D warnings").arg("it's");
+        assert_eq!(command.to_string(), r"RUSTDOCFLAGS='-D warnings' cargo doc 'it'\''s'");
     }
 
     #[test]
     fn a_failing_program_is_an_error_that_names_it() {
-        let error = Cmd::cargo()
-            .arg("no-such-subcommand")
-            .read()
-            .unwrap_err()
-            .to_string();
+        let error = Cmd::cargo().arg("no-such-subcommand").read().unwrap_err().to_string();
         assert!(error.contains("cargo no-such-subcommand"), "{error}");
     }
 }

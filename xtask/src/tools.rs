@@ -17,22 +17,10 @@ pub(crate) struct Tool {
 
 /// Programs that tests start when they are there.
 pub(crate) const TEST_TOOLS: &[Tool] = &[
-    Tool {
-        program: "python3",
-        used_for: "the services written in Python that tests supervise",
-    },
-    Tool {
-        program: "node",
-        used_for: "the peers written in JavaScript that tests talk to",
-    },
-    Tool {
-        program: "ruff",
-        used_for: "the tests on a real Python language server",
-    },
-    Tool {
-        program: "clangd",
-        used_for: "the tests on a real C++ language server",
-    },
+    Tool { program: "python3", used_for: "the services written in Python that tests supervise" },
+    Tool { program: "node", used_for: "the peers written in JavaScript that tests talk to" },
+    Tool { program: "ruff", used_for: "the tests on a real Python language server" },
+    Tool { program: "clangd", used_for: "the tests on a real C++ language server" },
 ];
 
 /// Where `setup --tools` puts programs that do not come from the system: below the build directory,
@@ -54,27 +42,16 @@ pub(crate) fn programs() -> PathBuf {
 /// The test tools this machine lacks. A tool is present when it runs, not when a file has its name:
 /// version managers leave stubs behind.
 pub(crate) fn missing() -> Vec<Tool> {
-    let present = |tool: &Tool| {
-        Cmd::new(tool.program)
-            .arg("--version")
-            .path_first(programs())
-            .succeeds()
-    };
-    TEST_TOOLS
-        .iter()
-        .filter(|tool| !present(tool))
-        .copied()
-        .collect()
+    let present =
+        |tool: &Tool| Cmd::new(tool.program).arg("--version").path_first(programs()).succeeds();
+    TEST_TOOLS.iter().filter(|tool| !present(tool)).copied().collect()
 }
 
 /// Names each missing tool once, with what is left out and how to get it.
 pub(crate) fn name_missing(tools: &[Tool]) {
     let mut named = BTreeSet::new();
     for tool in tools.iter().filter(|tool| named.insert(tool.program)) {
-        report::warning(&format!(
-            "`{}` not found: left out are {}",
-            tool.program, tool.used_for
-        ));
+        report::warning(&format!("`{}` not found: left out are {}", tool.program, tool.used_for));
     }
     if !tools.is_empty() {
         report::note("         get them with: cargo xtask setup --tools");
@@ -83,10 +60,7 @@ pub(crate) fn name_missing(tools: &[Tool]) {
 
 /// Says loudly which members cannot be compiled here, and the command that changes that.
 pub(crate) fn name_left_out(members: &[&cargo_metadata::Package]) {
-    let names: Vec<&str> = members
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
+    let names: Vec<&str> = members.iter().map(|package| package.name.as_str()).collect();
     report::warning(&format!(
         "LEFT OUT: {}: pkg-config finds no webkit2gtk-4.1, which Tauri needs to compile",
         names.join(", ")

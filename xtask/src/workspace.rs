@@ -51,55 +51,36 @@ impl Workspace {
 
     /// The members this machine can compile.
     pub(crate) fn buildable_members(&self) -> Vec<&Package> {
-        if window_files_present() {
-            self.members()
-        } else {
-            self.default_members()
-        }
+        if window_files_present() { self.members() } else { self.default_members() }
     }
 
     /// A member's directory below the root, with forward slashes.
     pub(crate) fn directory(&self, package: &Package) -> String {
-        let directory = package
-            .manifest_path
-            .parent()
-            .unwrap_or(&package.manifest_path);
+        let directory = package.manifest_path.parent().unwrap_or(&package.manifest_path);
         relative(self.root(), directory.as_std_path())
     }
 }
 
 /// The root of this checkout: where xtask was built, unless it was moved since.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// Whether Tauri can compile here. Only Linux needs development files for it.
 pub(crate) fn window_files_present() -> bool {
     !cfg!(target_os = "linux")
-        || Cmd::new("pkg-config")
-            .args(["--exists", "webkit2gtk-4.1"])
-            .succeeds()
+        || Cmd::new("pkg-config").args(["--exists", "webkit2gtk-4.1"]).succeeds()
 }
 
 /// `path` below `root`, with forward slashes on every system.
 pub(crate) fn relative(root: &Path, path: &Path) -> String {
     let below = path.strip_prefix(root).unwrap_or(path);
-    below
-        .components()
-        .map(|c| c.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
+    below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// `-p NAME` for each package.
 pub(crate) fn package_args(packages: &[&Package]) -> Vec<String> {
-    packages
-        .iter()
-        .flat_map(|package| ["-p".to_owned(), package.name.to_string()])
-        .collect()
+    packages.iter().flat_map(|package| ["-p".to_owned(), package.name.to_string()]).collect()
 }
 
 fn manifest() -> PathBuf {

@@ -7,22 +7,14 @@ use toml::de::{DeTable, DeValue};
 
 /// Gives the value of `key` in `table`.
 pub(super) fn entry<'t, 'i>(table: &'t DeTable<'i>, key: &str) -> Option<&'t Spanned<DeValue<'i>>> {
-    table
-        .iter()
-        .find(|(name, _)| name.get_ref() == key)
-        .map(|(_, value)| value)
+    table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
 }
 
 /// Gives the items of `[[key]]` that are tables.
 pub(super) fn tables<'t, 'i>(table: &'t DeTable<'i>, key: &str) -> Vec<&'t Spanned<DeValue<'i>>> {
     entry(table, key)
         .and_then(|value| value.get_ref().as_array())
-        .map(|items| {
-            items
-                .iter()
-                .filter(|item| item.get_ref().is_table())
-                .collect()
-        })
+        .map(|items| items.iter().filter(|item| item.get_ref().is_table()).collect())
         .unwrap_or_default()
 }
 
@@ -47,10 +39,7 @@ pub(super) fn span_at(root: &Spanned<DeValue<'_>>, path: &str) -> Range<usize> {
 /// Gives the place of the key `name` in the table at `path`, if it is written out.
 pub(super) fn key_span(root: &DeValue<'_>, path: &str, name: &str) -> Option<Range<usize>> {
     let table = entry(root.as_table()?, path)?.get_ref().as_table()?;
-    table
-        .keys()
-        .find(|key| key.get_ref() == name)
-        .map(Spanned::span)
+    table.keys().find(|key| key.get_ref() == name).map(Spanned::span)
 }
 
 /// Gives the text at `key`, if it is text.

@@ -136,14 +136,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.path.display(),
-            self.line,
-            self.column,
-            self.message
-        )?;
+        write!(f, "{}:{}:{}: {}", self.path.display(), self.line, self.column, self.message)?;
         let gutter = self.line.to_string().len();
         if let Some(source) = &self.source_line {
             let blank = " ".repeat(gutter);
@@ -176,13 +169,7 @@ pub(super) struct Finding {
 
 impl Finding {
     pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            span,
-            message: message.into(),
-            expected: None,
-            help: None,
-            hide_line: false,
-        }
+        Self { span, message: message.into(), expected: None, help: None, hide_line: false }
     }
 
     pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
@@ -199,19 +186,12 @@ impl Finding {
     pub(super) fn locate(self, path: &Path, text: &str) -> ConfigFileError {
         let (start, end) = boundaries(text, &self.span);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |newline| start + newline);
+        let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let column = text[line_start..start].chars().count();
         let marked = text[start..end.min(line_end)].chars().count().max(1);
         let empty = text[line_start..line_end].trim().is_empty();
-        let source_line = (!self.hide_line && !empty).then(|| {
-            cut(
-                text[line_start..line_end].trim_end_matches('\r'),
-                column,
-                marked,
-            )
-        });
+        let source_line = (!self.hide_line && !empty)
+            .then(|| cut(text[line_start..line_end].trim_end_matches('\r'), column, marked));
         ConfigFileError::Problem(Box::new(Problem {
             path: path.to_owned(),
             line: text[..line_start].matches('\n').count() + 1,
@@ -228,11 +208,8 @@ impl Finding {
 fn boundaries(text: &str, span: &Range<usize>) -> (usize, usize) {
     let start = text.floor_char_boundary(span.start.min(text.len()));
     // A mistake at the very end of a file that ends in a newline belongs to the last line, not to the one after it.
-    let start = if start == text.len() && text.ends_with('\n') && start > 0 {
-        start - 1
-    } else {
-        start
-    };
+    let start =
+        if start == text.len() && text.ends_with('\n') && start > 0 { start - 1 } else { start };
     let end = text.ceil_char_boundary(span.end.clamp(start, text.len()));
     (start, end)
 }
@@ -247,11 +224,7 @@ fn cut(line: &str, column: usize, marked: usize) -> SourceLine {
     };
     let chars: Vec<char> = line.chars().map(printable).collect();
     if chars.len() <= LINE_SHOWN_MAX {
-        return SourceLine {
-            text: chars.iter().collect(),
-            caret_start: column,
-            caret_len: marked,
-        };
+        return SourceLine { text: chars.iter().collect(), caret_start: column, caret_len: marked };
     }
     let from = column.saturating_sub(LINE_SHOWN_MAX / 3);
     let to = (from + LINE_SHOWN_MAX).min(chars.len());
@@ -267,9 +240,7 @@ fn cut(line: &str, column: usize, marked: usize) -> SourceLine {
     SourceLine {
         text,
         caret_start,
-        caret_len: marked
-            .min((to - from + 1).saturating_sub(column - from))
-            .max(1),
+        caret_len: marked.min((to - from + 1).saturating_sub(column - from)).max(1),
     }
 }
 
@@ -278,9 +249,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str, span: Range<usize>) -> String {
-        Finding::new(span, "bad")
-            .locate(Path::new("f.toml"), text)
-            .to_string()
+        Finding::new(span, "bad").locate(Path::new("f.toml"), text).to_string()
     }
 
     #[test]
@@ -305,12 +274,7 @@ mod tests {
         assert!(!text.contains('\u{1b}'));
         let mut lines = text.lines().skip(2);
         let source: Vec<char> = lines.next().unwrap().chars().collect();
-        let caret = lines
-            .next()
-            .unwrap()
-            .chars()
-            .position(|c| c == '^')
-            .unwrap();
+        let caret = lines.next().unwrap().chars().position(|c| c == '^').unwrap();
         // The gutter of the source line is as wide as the one of the caret line.
         assert_eq!(source[caret], 'X');
     }

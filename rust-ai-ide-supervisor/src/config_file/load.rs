@@ -39,10 +39,7 @@ impl ConfigFile {
     /// [`ConfigFileError`], whose text is a whole message for a person. A retry helps once the file is changed.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigFileError> {
         let path = path.as_ref();
-        let read = |source| ConfigFileError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| ConfigFileError::Read { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
@@ -76,11 +73,7 @@ impl ConfigFile {
         let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
         let (supervisor, services) =
             read(&path, text).map_err(|finding| finding.locate(&shown(&path), text))?;
-        Ok(Self {
-            supervisor,
-            services,
-            path,
-        })
+        Ok(Self { supervisor, services, path })
     }
 
     /// Gives the directory of the file, which relative paths in it are relative to.
@@ -172,9 +165,8 @@ fn syntax(text: &str, error: &toml::de::Error) -> Finding {
     let span = error.span().unwrap_or(0..0);
     // The parser's message reads "what is wrong, expected this, or that".
     let message = error.message().replace('\n', ", ");
-    let (wrong, expected) = message
-        .split_once(", expected ")
-        .unwrap_or((&message, "TOML, such as key = \"value\""));
+    let (wrong, expected) =
+        message.split_once(", expected ").unwrap_or((&message, "TOML, such as key = \"value\""));
     Finding {
         hide_line: may_hold_secret(text, &span),
         ..Finding::new(span, format!("this is not TOML: {wrong}"))

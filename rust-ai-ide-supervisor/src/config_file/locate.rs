@@ -35,10 +35,7 @@ mod tests {
         std::fs::write(root.path().join(CONFIG_FILE_NAME), "").unwrap();
         assert_eq!(locate(&deep).unwrap(), root.path().join(CONFIG_FILE_NAME));
         std::fs::write(root.path().join("a").join(CONFIG_FILE_NAME), "").unwrap();
-        assert_eq!(
-            locate(&deep).unwrap(),
-            root.path().join("a").join(CONFIG_FILE_NAME)
-        );
+        assert_eq!(locate(&deep).unwrap(), root.path().join("a").join(CONFIG_FILE_NAME));
     }
 
     #[test]

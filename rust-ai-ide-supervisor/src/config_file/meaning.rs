@@ -62,9 +62,8 @@ pub(super) fn check_relations(
     known_dependencies(services, tables)?;
     no_cycle(services, tables)?;
     groups_agree(services, tables)?;
-    let autostart: Vec<usize> = (0..services.len())
-        .filter(|index| services[*index].autostart)
-        .collect();
+    let autostart: Vec<usize> =
+        (0..services.len()).filter(|index| services[*index].autostart).collect();
     let most = supervisor.max_concurrent_services;
     if let Some(first_beyond) = autostart.get(most) {
         let message = format!(
@@ -93,10 +92,7 @@ pub(super) fn check_machine(
         if let Some(dir) = &service.working_dir
             && !dir.is_dir()
         {
-            let message = format!(
-                "the working_dir of {owner} does not exist: {}",
-                dir.display()
-            );
+            let message = format!("the working_dir of {owner} does not exist: {}", dir.display());
             return Err(Finding::new(span_at(table, "working_dir"), message)
                 .expected("a directory; a relative one is relative to this file"));
         }
@@ -109,11 +105,7 @@ pub(super) fn check_machine(
         );
         for (field, program) in programs {
             if let Err(reason) = find_program(service, program) {
-                let what = if field == "command" {
-                    "program"
-                } else {
-                    "probe program"
-                };
+                let what = if field == "command" { "program" } else { "probe program" };
                 let message = format!("the {what} of {owner} cannot be run: {reason}");
                 return Err(Finding::new(span_at(table, &field), message).expected(
                     "a program in the service's PATH, or a path (a relative one is relative to this file)",
@@ -126,12 +118,10 @@ pub(super) fn check_machine(
 
 fn finding(span: Range<usize>, error: &ConfigError, owner: &str) -> Finding {
     match error {
-        ConfigError::Invalid {
-            field,
-            value,
-            expected,
-        } => Finding::new(span, format!("invalid {field} {value:?}{owner}"))
-            .expected(expected.as_str()),
+        ConfigError::Invalid { field, value, expected } => {
+            Finding::new(span, format!("invalid {field} {value:?}{owner}"))
+                .expected(expected.as_str())
+        }
         ConfigError::DependencyCycle { .. } => Finding::new(span, error.to_string())
             .expected("dependencies that end somewhere; remove one arrow of the circle"),
         other => Finding::new(span, other.to_string()),
@@ -165,16 +155,12 @@ fn known_dependencies(
         for (n, dependency) in service.depends_on.iter().enumerate() {
             let id = dependency.id.as_str();
             if !ids.contains(&id) {
-                let message = format!(
-                    "service {:?} depends on {id:?}, which is no service here",
-                    service.id
-                );
+                let message =
+                    format!("service {:?} depends on {id:?}, which is no service here", service.id);
                 let others = ids.iter().copied().filter(|other| *other != service.id);
-                return Err(
-                    Finding::new(span_at(table, &format!("depends_on[{n}].id")), message)
-                        .expected("the id of another service in this file")
-                        .help(suggestion(id, others)),
-                );
+                return Err(Finding::new(span_at(table, &format!("depends_on[{n}].id")), message)
+                    .expected("the id of another service in this file")
+                    .help(suggestion(id, others)));
             }
         }
     }
@@ -197,15 +183,9 @@ fn no_cycle(services: &[ServiceSpec], tables: &[&Spanned<DeValue<'_>>]) -> Resul
         return Err(finding(0..0, &error, ""));
     };
     // The circle is told from its first member in the file, where the caret stands.
-    let first = services
-        .iter()
-        .position(|service| cycle.contains(&service.id))
-        .unwrap_or(0);
+    let first = services.iter().position(|service| cycle.contains(&service.id)).unwrap_or(0);
     let mut around = cycle[..cycle.len().saturating_sub(1)].to_vec();
-    let turn = around
-        .iter()
-        .position(|id| *id == services[first].id)
-        .unwrap_or(0);
+    let turn = around.iter().position(|id| *id == services[first].id).unwrap_or(0);
     around.rotate_left(turn);
     around.extend(around.first().cloned());
     let error = ConfigError::DependencyCycle { cycle: around };
@@ -218,9 +198,7 @@ fn groups_agree(services: &[ServiceSpec], tables: &[&Spanned<DeValue<'_>>]) -> R
         let Some(group) = &service.group else {
             continue;
         };
-        let first = *strategies
-            .entry(&group.name)
-            .or_insert((group.strategy, &service.id));
+        let first = *strategies.entry(&group.name).or_insert((group.strategy, &service.id));
         if first.0 != group.strategy {
             let message = format!(
                 "services {:?} and {:?} give group {:?} different strategies",

@@ -16,11 +16,7 @@ const PATH_FALLBACK: &str = "/usr/local/bin:/usr/bin:/bin";
 /// What was looked for and where, as a clause for people.
 pub fn find_program(spec: &ServiceSpec, command: &str) -> Result<PathBuf, String> {
     if command.contains(SEPARATORS) {
-        let path = spec
-            .working_dir
-            .as_deref()
-            .unwrap_or(Path::new("."))
-            .join(command);
+        let path = spec.working_dir.as_deref().unwrap_or(Path::new(".")).join(command);
         return runnable(&path)
             .map(|()| path.clone())
             .map_err(|reason| format!("{} {reason}", path.display()));
@@ -51,11 +47,8 @@ fn search_path(spec: &ServiceSpec) -> std::ffi::OsString {
     if let Some(own) = spec.environment.get("PATH") {
         return own.into();
     }
-    let inherited = spec
-        .inherit_environment
-        .inherits("PATH")
-        .then(|| env::var_os("PATH"))
-        .flatten();
+    let inherited =
+        spec.inherit_environment.inherits("PATH").then(|| env::var_os("PATH")).flatten();
     inherited.unwrap_or_else(|| PATH_FALLBACK.into())
 }
 
@@ -67,10 +60,8 @@ mod tests {
     fn a_program_is_looked_up_in_the_path_of_the_service() {
         let spec = ServiceSpec::new("a", "sh").unwrap();
         assert!(find_program(&spec, "sh").is_ok());
-        let elsewhere = ServiceSpec {
-            environment: [("PATH".into(), "/nonexistent".into())].into(),
-            ..spec
-        };
+        let elsewhere =
+            ServiceSpec { environment: [("PATH".into(), "/nonexistent".into())].into(), ..spec };
         let reason = find_program(&elsewhere, "sh").unwrap_err();
         assert!(reason.contains("/nonexistent"), "{reason}");
     }
@@ -85,10 +76,6 @@ mod tests {
         };
         let reason = find_program(&spec, "./tool").unwrap_err();
         assert!(reason.contains("x permission"), "{reason}");
-        assert!(
-            find_program(&spec, "./other")
-                .unwrap_err()
-                .contains("does not exist")
-        );
+        assert!(find_program(&spec, "./other").unwrap_err().contains("does not exist"));
     }
 }

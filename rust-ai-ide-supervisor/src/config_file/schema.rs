@@ -13,10 +13,7 @@ use supervisor_core::config::{ServiceSpec, SupervisorConfig};
     deny_unknown_fields,
     description = "Services kept alive by ide-supervisor. Durations are text such as \"5s\", sizes text such as \"16MiB\"."
 )]
-#[expect(
-    dead_code,
-    reason = "stands for the file's shape; its parts are read one by one"
-)]
+#[expect(dead_code, reason = "stands for the file's shape; its parts are read one by one")]
 struct Root {
     /// Settings of the supervisor itself.
     #[serde(default)]
@@ -44,10 +41,7 @@ pub fn config_schema() -> &'static Value {
 /// Gives the definition a `$ref` points to, and its name.
 pub(super) fn resolve(schema: &'static Value) -> (&'static Value, Option<&'static str>) {
     // draft 7 forbids siblings of `$ref`, so one with a description is wrapped in an `allOf` of its own.
-    let direct = schema
-        .get("allOf")
-        .and_then(|all| all.get(0))
-        .unwrap_or(schema);
+    let direct = schema.get("allOf").and_then(|all| all.get(0)).unwrap_or(schema);
     let Some(name) = direct
         .get("$ref")
         .and_then(Value::as_str)
@@ -104,18 +98,12 @@ mod tests {
     fn the_schema_names_the_keys_of_the_types_and_no_null() {
         let schema = config_schema();
         let text = schema.to_string();
-        assert!(
-            !text.contains("\"null\"") && !text.contains(":null"),
-            "{text}"
-        );
+        assert!(!text.contains("\"null\"") && !text.contains(":null"), "{text}");
         let service = &schema["definitions"]["ServiceSpec"];
         assert_eq!(service["additionalProperties"], Value::Bool(false));
         for key in ["id", "command", "restart_policy", "probe", "channel"] {
             assert!(service["properties"].get(key).is_some(), "{key}");
         }
-        assert_eq!(
-            resolve(&service["properties"]["half_open_after"]).1,
-            Some("Duration")
-        );
+        assert_eq!(resolve(&service["properties"]["half_open_after"]).1, Some("Duration"));
     }
 }

@@ -27,19 +27,9 @@ static NO_KEYS: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 /// Finds the first mistake of shape in the order of the file.
 pub(super) fn check(root: &Spanned<DeTable<'_>>) -> Option<Finding> {
-    let mut walker = Walker {
-        findings: Vec::new(),
-    };
-    walker.table(
-        config_schema(),
-        root.get_ref(),
-        &root.span(),
-        &Place::default(),
-    );
-    walker
-        .findings
-        .into_iter()
-        .min_by_key(|finding| finding.span.start)
+    let mut walker = Walker { findings: Vec::new() };
+    walker.table(config_schema(), root.get_ref(), &root.span(), &Place::default());
+    walker.findings.into_iter().min_by_key(|finding| finding.span.start)
 }
 
 /// Suggests the candidate somebody probably meant by `given`.
@@ -59,9 +49,7 @@ pub(super) fn suggestion<'a>(
 pub(super) fn no_services(span: Range<usize>) -> Finding {
     Finding::new(span, "no services: there is nothing to supervise")
         .expected("at least one [[service]] with an id and a command")
-        .help(Some(
-            "`ide-supervisor config init` writes an example to start from".to_owned(),
-        ))
+        .help(Some("`ide-supervisor config init` writes an example to start from".to_owned()))
 }
 
 /// Where in the configuration a value stands, in words.
@@ -75,15 +63,9 @@ struct Place {
 
 impl Place {
     fn key(&self, key: &str) -> Self {
-        let field = if self.field.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.field)
-        };
-        Self {
-            field,
-            owner: self.owner.clone(),
-        }
+        let field =
+            if self.field.is_empty() { key.to_owned() } else { format!("{}.{key}", self.field) };
+        Self { field, owner: self.owner.clone() }
     }
 
     fn item(&self, index: usize, value: &DeValue<'_>) -> Self {
@@ -93,10 +75,7 @@ impl Place {
                 owner: format!(" in {}", service_name(index, value)),
             };
         }
-        Self {
-            field: format!("{}[{index}]", self.field),
-            owner: self.owner.clone(),
-        }
+        Self { field: format!("{}[{index}]", self.field), owner: self.owner.clone() }
     }
 
     /// Says what a key here is a key of.
@@ -122,10 +101,7 @@ struct Walker {
 impl Walker {
     fn report(&mut self, place: &Place, finding: Finding) {
         let hide_line = place.secret();
-        self.findings.push(Finding {
-            hide_line,
-            ..finding
-        });
+        self.findings.push(Finding { hide_line, ..finding });
     }
 
     fn value(&mut self, schema: &'static Value, value: &Spanned<DeValue<'_>>, place: &Place) {
@@ -155,10 +131,7 @@ impl Walker {
                 if !fits {
                     let message = format!("{}{} is out of range", place.field, place.owner);
                     let expected = format!("a whole number from {least} to {most}");
-                    self.report(
-                        place,
-                        Finding::new(value.span(), message).expected(expected),
-                    );
+                    self.report(place, Finding::new(value.span(), message).expected(expected));
                 }
             }
             _ => self.wrong_type(&describe(schema), value, place),
@@ -224,27 +197,16 @@ impl Walker {
             one_of(&names)
         };
         let message = format!("unknown key `{name}`{}", place.holder());
-        self.report(
-            place,
-            Finding::new(span, message).expected(expected).help(meant),
-        );
+        self.report(place, Finding::new(span, message).expected(expected).help(meant));
     }
 
     fn text(&mut self, read: Reader, value: &Spanned<DeValue<'_>>, place: &Place) {
         let Some(text) = value.get_ref().as_str() else {
             return self.wrong_type(read.form, value, place);
         };
-        if let Err(ConfigError::Invalid {
-            value: given,
-            expected,
-            ..
-        }) = (read.parse)(text)
-        {
+        if let Err(ConfigError::Invalid { value: given, expected, .. }) = (read.parse)(text) {
             let message = format!("invalid {} {given:?}{}", place.field, place.owner);
-            self.report(
-                place,
-                Finding::new(value.span(), message).expected(expected),
-            );
+            self.report(place, Finding::new(value.span(), message).expected(expected));
         }
     }
 
@@ -256,11 +218,8 @@ impl Walker {
     ) {
         let branches = flatten(branches);
         let words: Vec<&'static str> = branches.iter().flat_map(|branch| words(branch)).collect();
-        let objects: Vec<&'static Value> = branches
-            .iter()
-            .copied()
-            .filter(|branch| branch["type"] == "object")
-            .collect();
+        let objects: Vec<&'static Value> =
+            branches.iter().copied().filter(|branch| branch["type"] == "object").collect();
         match value.get_ref() {
             DeValue::String(text) if !words.is_empty() => {
                 if !words.contains(&text.as_ref()) {
@@ -319,17 +278,15 @@ impl Walker {
 
     fn wrong_type(&mut self, expected: &str, value: &Spanned<DeValue<'_>>, place: &Place) {
         let given = kind(value.get_ref());
-        let field = if place.field.is_empty() {
-            "service"
-        } else {
-            place.field.as_str()
-        };
+        let field = if place.field.is_empty() { "service" } else { place.field.as_str() };
         let message = format!("{field}{} has the wrong type: found {given}", place.owner);
         self.report(
             place,
-            Finding::new(value.span(), message)
-                .expected(expected)
-                .help(form_meant(expected, value.get_ref(), place)),
+            Finding::new(value.span(), message).expected(expected).help(form_meant(
+                expected,
+                value.get_ref(),
+                place,
+            )),
         );
     }
 }
@@ -344,16 +301,14 @@ fn form_meant(expected: &str, value: &DeValue<'_>, place: &Place) -> Option<Stri
             } else {
                 format!("service.{}", place.field)
             };
-            Some(format!(
-                "write the header as [[{header}]], with two brackets"
-            ))
+            Some(format!("write the header as [[{header}]], with two brackets"))
         }
         DeValue::String(word) if expected.contains(&format!("{{ type = {word:?}")) => {
             Some(format!("write {} = {{ type = {word:?} }}", place.field))
         }
-        DeValue::Integer(number) if expected.starts_with("a duration") => Some(format!(
-            "write \"{number}s\" for seconds, \"{number}ms\" for milliseconds"
-        )),
+        DeValue::Integer(number) if expected.starts_with("a duration") => {
+            Some(format!("write \"{number}s\" for seconds, \"{number}ms\" for milliseconds"))
+        }
         _ => None,
     }
 }
@@ -383,10 +338,7 @@ mod tests {
     #[test]
     fn a_word_close_enough_is_suggested_and_another_is_not() {
         let known = ["restart_policy", "restart_on", "id"];
-        assert_eq!(
-            suggestion("restart_polcy", known).unwrap(),
-            "did you mean `restart_policy`?"
-        );
+        assert_eq!(suggestion("restart_polcy", known).unwrap(), "did you mean `restart_policy`?");
         assert_eq!(suggestion("qqq", known), None);
     }
 }

@@ -14,11 +14,8 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 /// # Errors
 /// [`ConfigFileError::AlreadyExists`], which leaves the file there untouched, or [`ConfigFileError::Write`].
 pub fn write_template(path: &Path) -> Result<(), ConfigFileError> {
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .and_then(|mut file| {
+    let written =
+        OpenOptions::new().write(true).create_new(true).open(path).and_then(|mut file| {
             file.write_all(TEMPLATE.as_bytes())?;
             file.sync_all()
         });
@@ -69,10 +66,7 @@ mod tests {
         let path = dir.path().join("ide-supervisor.toml");
         write_template(&path).unwrap();
         std::fs::write(&path, "mine").unwrap();
-        assert!(matches!(
-            write_template(&path),
-            Err(ConfigFileError::AlreadyExists { .. })
-        ));
+        assert!(matches!(write_template(&path), Err(ConfigFileError::AlreadyExists { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     }
 }

@@ -27,11 +27,7 @@ pub(super) fn flatten(branches: &'static [Value]) -> Vec<&'static Value> {
 
 /// Gives the alternatives of a schema that has some.
 pub(super) fn inner(schema: &'static Value) -> Option<&'static [Value]> {
-    schema
-        .get("oneOf")
-        .or_else(|| schema.get("anyOf"))
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
+    schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array).map(Vec::as_slice)
 }
 
 /// Reads the text form of a named definition of the schema, such as a duration.
@@ -46,18 +42,11 @@ pub(super) fn reader(name: &str) -> Option<Reader> {
         text.parse::<T>().map(drop)
     }
     let (form, parse): (_, fn(&str) -> _) = match name {
-        "Duration" => (
-            "a duration as text, such as \"250ms\", \"5s\" or \"1m 30s\"",
-            |text| parse_duration("duration", text).map(drop),
-        ),
-        "ByteSize" => (
-            "a size as text, such as \"64KiB\" or \"2GiB\"",
-            with::<ByteSize>,
-        ),
-        "CpuPercent" => (
-            "a percentage of one core as text, such as \"150%\"",
-            with::<CpuPercent>,
-        ),
+        "Duration" => ("a duration as text, such as \"250ms\", \"5s\" or \"1m 30s\"", |text| {
+            parse_duration("duration", text).map(drop)
+        }),
+        "ByteSize" => ("a size as text, such as \"64KiB\" or \"2GiB\"", with::<ByteSize>),
+        "CpuPercent" => ("a percentage of one core as text, such as \"150%\"", with::<CpuPercent>),
         "Signal" => ("a signal as text, such as \"SIGTERM\"", with::<Signal>),
         "ServiceId" => ("the id of a service as text", with::<ServiceId>),
         _ => return None,
@@ -104,10 +93,7 @@ pub(super) fn describe(schema: &'static Value) -> String {
                 }
                 (None, false) => format!(
                     "a table such as {{ {} }}",
-                    keys.iter()
-                        .map(|key| format!("{key} = ..."))
-                        .collect::<Vec<_>>()
-                        .join(", ")
+                    keys.iter().map(|key| format!("{key} = ...")).collect::<Vec<_>>().join(", ")
                 ),
                 (None, true) => "a table such as { NAME = \"value\" }".to_owned(),
             }
@@ -133,10 +119,7 @@ pub(super) fn describe_all(branches: &[&'static Value]) -> String {
 /// Gives the words a schema accepts, if it accepts only words.
 pub(super) fn words(schema: &'static Value) -> Vec<&'static str> {
     let constant = schema.get("const").and_then(Value::as_str);
-    constant
-        .into_iter()
-        .chain(strings(&schema["enum"]))
-        .collect()
+    constant.into_iter().chain(strings(&schema["enum"])).collect()
 }
 
 /// Gives the value of `type` that chooses this branch.
@@ -145,11 +128,7 @@ pub(super) fn tag(schema: &'static Value) -> Option<&'static str> {
 }
 
 pub(super) fn strings(value: &'static Value) -> impl Iterator<Item = &'static str> {
-    value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// The range of a Rust integer by the name schemars gives its format.
@@ -164,9 +143,7 @@ pub(super) fn integer_range(schema: &Value) -> (i128, i128) {
 }
 
 pub(super) fn shorten(word: &str) -> String {
-    let mut chars = word
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let mut chars = word.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
     let mut short: String = chars.by_ref().take(WORD_SHOWN_MAX).collect();
     if chars.next().is_some() {
         short.push('…');
@@ -183,12 +160,7 @@ pub(super) fn one_of(names: &[&str]) -> String {
 }
 
 pub(super) fn one_of_quoted(words: &[&str]) -> String {
-    join_or(
-        &words
-            .iter()
-            .map(|word| format!("{word:?}"))
-            .collect::<Vec<_>>(),
-    )
+    join_or(&words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>())
 }
 
 pub(super) fn join_or(said: &[String]) -> String {

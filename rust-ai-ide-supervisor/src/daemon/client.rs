@@ -66,16 +66,11 @@ impl ControlClient {
     /// # Cancel safety
     /// Safe.
     pub async fn connect(state_dir: &Path) -> Result<Self, ClientError> {
-        let mut stream = connect(state_dir)
-            .await
-            .map_err(|source| ClientError::NotRunning {
-                state_dir: state_dir.to_owned(),
-                source,
-            })?;
-        stream
-            .write_all(&[PROTOCOL_VERSION])
-            .await
-            .map_err(ClientError::Broken)?;
+        let mut stream = connect(state_dir).await.map_err(|source| ClientError::NotRunning {
+            state_dir: state_dir.to_owned(),
+            source,
+        })?;
+        stream.write_all(&[PROTOCOL_VERSION]).await.map_err(ClientError::Broken)?;
         let version = tokio::time::timeout(PATIENCE, stream.read_u8())
             .await
             .map_err(|_| ClientError::Protocol {
@@ -139,11 +134,8 @@ impl ControlClient {
     /// # Cancel safety
     /// Safe; no event is lost.
     pub async fn next(&mut self) -> Result<Option<Followed>, ClientError> {
-        let answer = self
-            .frames
-            .receive::<Answer>(ANSWER_BYTES_MAX)
-            .await
-            .map_err(ClientError::Broken)?;
+        let answer =
+            self.frames.receive::<Answer>(ANSWER_BYTES_MAX).await.map_err(ClientError::Broken)?;
         match answer.map(|answer| answer.body) {
             None => Ok(None),
             Some(Body::Event(event)) => Ok(Some(Followed::Event(event))),
@@ -155,10 +147,7 @@ impl ControlClient {
 }
 
 async fn receive(frames: &mut Frames<ClientStream>) -> Result<Answer, ClientError> {
-    let answer = frames
-        .receive::<Answer>(ANSWER_BYTES_MAX)
-        .await
-        .map_err(ClientError::Broken)?;
+    let answer = frames.receive::<Answer>(ANSWER_BYTES_MAX).await.map_err(ClientError::Broken)?;
     answer.ok_or_else(|| {
         ClientError::Broken(io::Error::new(
             io::ErrorKind::UnexpectedEof,
@@ -170,9 +159,6 @@ async fn receive(frames: &mut Frames<ClientStream>) -> Result<Answer, ClientErro
 fn unexpected(body: &Body) -> ClientError {
     let text = format!("{body:?}");
     ClientError::Protocol {
-        reason: format!(
-            "an unexpected answer {}",
-            text.chars().take(80).collect::<String>()
-        ),
+        reason: format!("an unexpected answer {}", text.chars().take(80).collect::<String>()),
     }
 }

@@ -173,66 +173,38 @@ mod tests {
         let checkpoint = CheckpointId(uuid::Uuid::nil());
         let calls = [
             Call::Status,
-            Call::Start {
-                service: service.clone(),
-            },
-            Call::Stop {
-                service: service.clone(),
-            },
-            Call::Restart {
-                service: service.clone(),
-            },
+            Call::Start { service: service.clone() },
+            Call::Stop { service: service.clone() },
+            Call::Restart { service: service.clone() },
             Call::Down,
             Call::Reload,
             Call::Logs { service, limit: 1 },
-            Call::Events {
-                after: None,
-                limit: 1,
-            },
+            Call::Events { after: None, limit: 1 },
             Call::Follow,
             Call::CheckpointCreate,
             Call::CheckpointList { limit: 1 },
-            Call::CheckpointShow {
-                which: CheckpointSelector::Latest,
-            },
-            Call::CheckpointShow {
-                which: CheckpointSelector::Id(checkpoint),
-            },
+            Call::CheckpointShow { which: CheckpointSelector::Latest },
+            Call::CheckpointShow { which: CheckpointSelector::Id(checkpoint) },
             Call::CheckpointVerify { checkpoint },
-            Call::AuditList {
-                after: Some(Sequence(1)),
-                limit: 1,
-            },
+            Call::AuditList { after: Some(Sequence(1)), limit: 1 },
             Call::AuditVerify,
             Call::Channels,
         ];
         for call in calls {
             let request = Request { id: 7, call };
             let text = serde_json::to_string(&request).unwrap();
-            assert_eq!(
-                serde_json::from_str::<Request>(&text).unwrap(),
-                request,
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request, "{text}");
         }
     }
 
     #[test]
     fn requests_and_answers_survive_being_written_and_read() {
-        let request = Request {
-            id: 7,
-            call: Call::Logs {
-                service: ServiceId::new("a").unwrap(),
-                limit: 5,
-            },
-        };
+        let request =
+            Request { id: 7, call: Call::Logs { service: ServiceId::new("a").unwrap(), limit: 5 } };
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(text, r#"{"id":7,"call":"logs","service":"a","limit":5}"#);
         assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
-        let answer = Answer {
-            id: 7,
-            body: Body::Missed(3),
-        };
+        let answer = Answer { id: 7, body: Body::Missed(3) };
         let text = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer);
     }

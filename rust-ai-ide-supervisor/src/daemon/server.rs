@@ -73,11 +73,7 @@ impl ControlServer {
     ) -> io::Result<Self> {
         let listener = Listener::bind(state_dir)?;
         let stop = CancellationToken::new();
-        let shared = Shared {
-            control,
-            reloader,
-            stop: stop.clone(),
-        };
+        let shared = Shared { control, reloader, stop: stop.clone() };
         let task = tasks::spawn(serve(listener, shared));
         Ok(Self { stop, task })
     }
@@ -131,18 +127,10 @@ async fn serve(listener: Listener, shared: Shared) {
 
 async fn refuse(mut stream: Stream, reason: &str) -> io::Result<()> {
     stream.write_all(&[REFUSED]).await?;
-    let error = SecurityError::Peer {
-        reason: reason.to_owned(),
-    };
+    let error = SecurityError::Peer { reason: reason.to_owned() };
     let report = ErrorReport::of(&error, Uuid::now_v7());
     Frames::new(stream, REQUEST_BYTES_MAX)
-        .send(
-            &Answer {
-                id: 0,
-                body: Body::Failed(report),
-            },
-            ANSWER_BYTES_MAX,
-        )
+        .send(&Answer { id: 0, body: Body::Failed(report) }, ANSWER_BYTES_MAX)
         .await
 }
 
@@ -167,21 +155,10 @@ async fn serve_peer(mut stream: Stream, shared: &Shared) -> io::Result<()> {
         let Some(Request { id, call }) = (match request {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let report = failed(
-                    &SecurityError::Input {
-                        argument: "request".into(),
-                        reason: error.to_string(),
-                    }
-                    .into(),
+                    &SecurityError::Input { argument: "request".into(), reason: error.to_string() }
+                        .into(),
                 );
-                return frames
-                    .send(
-                        &Answer {
-                            id: 0,
-                            body: report,
-                        },
-                        ANSWER_BYTES_MAX,
-                    )
-                    .await;
+                return frames.send(&Answer { id: 0, body: report }, ANSWER_BYTES_MAX).await;
             }
             other => other?,
         }) else {
@@ -198,15 +175,7 @@ async fn serve_peer(mut stream: Stream, shared: &Shared) -> io::Result<()> {
 
 async fn follow(frames: &mut Frames<Stream>, id: u64, shared: &Shared) -> io::Result<()> {
     let mut events = shared.control.subscribe();
-    frames
-        .send(
-            &Answer {
-                id,
-                body: Body::Done,
-            },
-            ANSWER_BYTES_MAX,
-        )
-        .await?;
+    frames.send(&Answer { id, body: Body::Done }, ANSWER_BYTES_MAX).await?;
     loop {
         let delivery = tokio::select! {
             // Delivered first: a follower is told of the shutdown that ends its stream.
@@ -244,20 +213,13 @@ async fn carry_out(call: Call, shared: &Shared) -> Result<Body, SupervisorError>
         Call::Status => Body::Status(Box::new(control.status().await?)),
         Call::Start { service } => control.start(&service, actor).await.map(|()| Body::Done)?,
         Call::Stop { service } => control.stop(&service, actor).await.map(|()| Body::Done)?,
-        Call::Restart { service } => control
-            .restart(&service, actor)
-            .await
-            .map(|()| Body::Done)?,
+        Call::Restart { service } => control.restart(&service, actor).await.map(|()| Body::Done)?,
         Call::Down => control.shutdown(actor).await.map(|()| Body::Done)?,
         Call::Reload => match &shared.reloader {
             Some(reloader) => Body::Reloaded(reloader.reload().await?),
             None => {
                 let reason = "this supervisor was not started from a configuration file".to_owned();
-                return Err(SecurityError::NotPermitted {
-                    action: "reload".into(),
-                    reason,
-                }
-                .into());
+                return Err(SecurityError::NotPermitted { action: "reload".into(), reason }.into());
             }
         },
         Call::Logs { service, limit } => Body::Logs(control.logs(&service, limit).await?),

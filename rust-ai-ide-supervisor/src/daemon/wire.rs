@@ -28,9 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             .length_field_type::<u32>()
             .max_frame_length(incoming_max)
             .new_codec();
-        Self {
-            framed: Framed::new(stream, codec),
-        }
+        Self { framed: Framed::new(stream, codec) }
     }
 
     /// Writes one frame of at most `outgoing_max` bytes.

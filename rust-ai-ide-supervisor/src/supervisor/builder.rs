@@ -75,9 +75,7 @@ impl SupervisorBuilder {
             source: source.into(),
         })?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let entropy = self
-            .entropy
-            .unwrap_or_else(|| Arc::new(SystemEntropy::new()));
+        let entropy = self.entropy.unwrap_or_else(|| Arc::new(SystemEntropy::new()));
         let inner = Inner {
             config: self.config,
             state_dir,
@@ -94,8 +92,6 @@ impl SupervisorBuilder {
             mode: Mutex::new(Mode::default()),
             gate: tokio::sync::Mutex::new(()),
         };
-        Ok(Supervisor {
-            inner: Arc::new(inner),
-        })
+        Ok(Supervisor { inner: Arc::new(inner) })
     }
 }

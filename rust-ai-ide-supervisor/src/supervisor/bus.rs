@@ -39,17 +39,8 @@ struct Order {
 impl EventBus {
     pub(crate) fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         let (live, _) = broadcast::channel(SUBSCRIBER_LAG_MAX);
-        let order = Mutex::new(Order {
-            next: Sequence(1),
-            store: None,
-        });
-        Arc::new(Self {
-            clock,
-            entropy,
-            live,
-            order,
-            unstored: AtomicU64::new(0),
-        })
+        let order = Mutex::new(Order { next: Sequence(1), store: None });
+        Arc::new(Self { clock, entropy, live, order, unstored: AtomicU64::new(0) })
     }
 
     /// Goes on after the numbers already stored, and stores from now on; the task ends when the bus is
@@ -68,9 +59,7 @@ impl EventBus {
     }
 
     pub(crate) fn subscribe(&self) -> Box<dyn EventSubscription> {
-        Box::new(Subscription {
-            receiver: self.live.subscribe(),
-        })
+        Box::new(Subscription { receiver: self.live.subscribe() })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Order> {
@@ -83,13 +72,7 @@ impl EventBus {
         let sequence = order.next;
         order.next = sequence.next();
         let id = time_ordered_id(at, [self.entropy.next_u64(), self.entropy.next_u64()]);
-        Arc::new(SupervisorEvent {
-            version: EVENT_VERSION,
-            id,
-            sequence,
-            at,
-            kind,
-        })
+        Arc::new(SupervisorEvent { version: EVENT_VERSION, id, sequence, at, kind })
     }
 }
 
@@ -130,10 +113,7 @@ async fn store_events(
 ) {
     let mut batch = Vec::with_capacity(STORE_BATCH_MAX);
     while receiver.recv_many(&mut batch, STORE_BATCH_MAX).await > 0 {
-        let events = batch
-            .drain(..)
-            .map(|event| event.as_ref().clone())
-            .collect();
+        let events = batch.drain(..).map(|event| event.as_ref().clone()).collect();
         if let Err(error) = store.append(events).await {
             // Events are a record for people; a store that cannot take them says so in its own mode event.
             tracing::warn!(error = %supervisor_core::error::chain(&error), "events were not stored");

@@ -23,10 +23,8 @@ impl ChannelHub {
         service: &ServiceId,
         binding: &ChannelBinding,
     ) -> Result<(), SupervisorError> {
-        let options = ChannelOptions {
-            config: RecoveryConfig::default(),
-            framing: binding.framing,
-        };
+        let options =
+            ChannelOptions { config: RecoveryConfig::default(), framing: binding.framing };
         let channel = ipc.register_channel_with(service.as_str(), options).await?;
         let path = binding.path.clone().unwrap_or_default();
         let transport: Arc<dyn Transport> = match binding.transport {
@@ -35,9 +33,9 @@ impl ChannelHub {
                 self.lock().insert(service.clone(), Arc::clone(&slot));
                 slot
             }
-            TransportKind::Tcp => Arc::new(TcpTransport::new(
-                binding.address.clone().unwrap_or_default(),
-            )),
+            TransportKind::Tcp => {
+                Arc::new(TcpTransport::new(binding.address.clone().unwrap_or_default()))
+            }
             TransportKind::Unix | TransportKind::Pipe => local(path),
         };
         channel.attach(transport).await?;

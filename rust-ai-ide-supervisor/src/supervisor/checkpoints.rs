@@ -36,10 +36,8 @@ impl Supervisor {
             pending_operations: self.inner.operations.snapshot(),
             channels: parts.ipc.positions(),
         };
-        let (services, pending_operations) = (
-            content.services.len() as u64,
-            content.pending_operations.len() as u64,
-        );
+        let (services, pending_operations) =
+            (content.services.len() as u64, content.pending_operations.len() as u64);
         let id = CheckpointStore::create(&parts.store, content).await?;
         parts.last_checkpoint.send_replace(Some(id));
         parts.audit.note(
@@ -65,10 +63,7 @@ pub(super) async fn run(supervisor: Weak<Inner>) {
     };
     loop {
         let over = phase.wait_for(|phase| *phase >= SupervisorPhase::ShuttingDown);
-        if tokio::time::timeout(CHECKPOINT_INTERVAL, over)
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(CHECKPOINT_INTERVAL, over).await.is_ok() {
             return;
         }
         let Some(inner) = supervisor.upgrade() else {

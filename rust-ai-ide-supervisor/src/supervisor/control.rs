@@ -32,10 +32,7 @@ impl Supervisor {
         actor: Actor,
     ) -> Result<(), SupervisorError> {
         let parts = self.parts().await?;
-        let operation = self
-            .inner
-            .operations
-            .begin(kind, Some(service), serde_json::Value::Null);
+        let operation = self.inner.operations.begin(kind, Some(service), serde_json::Value::Null);
         let result = match kind {
             OperationKind::Start => parts.engine.start(service).await,
             OperationKind::Stop => parts.engine.stop(service).await,
@@ -44,9 +41,7 @@ impl Supervisor {
         drop(operation);
         if let Err(error) = &result {
             let detail = format!("{kind:?}: {error}");
-            parts
-                .audit
-                .note(actor, AuditAction::Refusal, service.as_str(), detail);
+            parts.audit.note(actor, AuditAction::Refusal, service.as_str(), detail);
         }
         result
     }
@@ -55,9 +50,7 @@ impl Supervisor {
         let mut services = Vec::new();
         for state in parts.engine.states() {
             let spec = parts.engine.spec(&state.id);
-            let name = spec
-                .as_ref()
-                .map_or(state.id.as_str(), |spec| spec.display_name());
+            let name = spec.as_ref().map_or(state.id.as_str(), |spec| spec.display_name());
             let critical = spec.as_ref().is_some_and(|spec| spec.critical);
             let mut status = ServiceStatus::of(&state, name, critical);
             if state.phase.may_be_alive() {
@@ -140,9 +133,7 @@ impl SupervisorControl for Supervisor {
             }
             CheckpointSelector::Latest => {
                 let restored = store.restore().await?;
-                let none = || DatabaseError::NotFound {
-                    subject: "checkpoint".to_owned(),
-                };
+                let none = || DatabaseError::NotFound { subject: "checkpoint".to_owned() };
                 let checkpoint = restored.checkpoint.ok_or_else(none)?;
                 Ok(RestoreSummary {
                     checkpoint,
@@ -169,11 +160,7 @@ impl SupervisorControl for Supervisor {
         service: &ServiceId,
         limit: usize,
     ) -> Result<Vec<LogLine>, SupervisorError> {
-        self.parts()
-            .await?
-            .engine
-            .logs(service, limit.min(LIMIT_MAX))
-            .await
+        self.parts().await?.engine.logs(service, limit.min(LIMIT_MAX)).await
     }
 
     async fn events(

@@ -191,10 +191,7 @@ impl Supervisor {
     pub async fn finished(&self) -> ShutdownReport {
         let mut finished = self.inner.finished.subscribe();
         let found = finished.wait_for(Option::is_some).await;
-        found
-            .ok()
-            .and_then(|report| report.clone())
-            .unwrap_or_default()
+        found.ok().and_then(|report| report.clone()).unwrap_or_default()
     }
 }
 

@@ -44,12 +44,8 @@ impl Supervisor {
                 format!("runs {:?}", spec.command),
             ),
             Err(error) => {
-                let subject: String = spec
-                    .id
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(64)
-                    .collect();
+                let subject: String =
+                    spec.id.chars().filter(|c| !c.is_control()).take(64).collect();
                 parts.audit.note(
                     actor,
                     AuditAction::Refusal,
@@ -97,24 +93,12 @@ impl Supervisor {
         id: &ServiceId,
     ) -> Result<(), SupervisorError> {
         let limit = self.inner.config.max_concurrent_services;
-        let others = parts
-            .engine
-            .states()
-            .into_iter()
-            .filter(|state| state.id != *id);
+        let others = parts.engine.states().into_iter().filter(|state| state.id != *id);
         let taken = others
-            .filter(|state| {
-                parts
-                    .engine
-                    .spec(&state.id)
-                    .is_some_and(|spec| spec.autostart)
-            })
+            .filter(|state| parts.engine.spec(&state.id).is_some_and(|spec| spec.autostart))
             .count();
         if spec.autostart && taken >= limit {
-            return Err(SupervisorError::TooManyServices {
-                service: id.clone(),
-                limit,
-            });
+            return Err(SupervisorError::TooManyServices { service: id.clone(), limit });
         }
         Ok(())
     }
@@ -124,9 +108,7 @@ impl Supervisor {
         parts.engine.remove(id).await?;
         parts.hub.unbind(&parts.ipc, id).await;
         supervisor_core::ports::StateStore::remove(&parts.store, id).await?;
-        parts
-            .audit
-            .note(actor, AuditAction::Registration, id.as_str(), "removed");
+        parts.audit.note(actor, AuditAction::Registration, id.as_str(), "removed");
         Ok(())
     }
 
@@ -151,11 +133,7 @@ impl Supervisor {
             tasks::spawn(checkpoints::run(self.downgrade())),
             tasks::spawn(shutdown::watch_critical(self.downgrade())),
         ];
-        parts
-            .tasks
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .extend(started);
+        parts.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(started);
         self.checkpoint(Actor::Supervisor).await?;
         result
     }
@@ -180,9 +158,7 @@ impl Supervisor {
                     Resumption::Resume => parts.engine.resume(&id).await,
                     Resumption::Leave => Ok(()),
                 };
-                result
-                    .err()
-                    .map(|error| ServiceFailure { service: id, error })
+                result.err().map(|error| ServiceFailure { service: id, error })
             });
         }
         let attempted = starts.len();
@@ -190,11 +166,7 @@ impl Supervisor {
         if failures.is_empty() {
             return Ok(());
         }
-        Err(SupervisorError::Partial {
-            operation: "starting".into(),
-            attempted,
-            failures,
-        })
+        Err(SupervisorError::Partial { operation: "starting".into(), attempted, failures })
     }
 }
 
@@ -205,8 +177,5 @@ pub(super) fn dependencies(parts: &Parts) -> BTreeMap<ServiceId, Vec<ServiceId>>
         spec.map(|spec| spec.depends_on.iter().map(|need| need.id.clone()).collect())
             .unwrap_or_default()
     };
-    states
-        .iter()
-        .map(|state| (state.id.clone(), needs(&state.id)))
-        .collect()
+    states.iter().map(|state| (state.id.clone(), needs(&state.id))).collect()
 }

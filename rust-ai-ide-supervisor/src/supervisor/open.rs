@@ -110,10 +110,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .sink(events)
         .build();
     note_recovery(&audit, &recovered);
-    let newest = CheckpointStore::list(&store, 1)
-        .await?
-        .first()
-        .map(|summary| summary.id);
+    let newest = CheckpointStore::list(&store, 1).await?.first().map(|summary| summary.id);
     Ok(Parts {
         store,
         engine,
@@ -141,16 +138,10 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
         .unwrap_or_default();
     let mut states = newest_states(services, stored);
     if clean {
-        states = states
-            .into_iter()
-            .map(|(id, state)| (id, after_clean_end(state)))
-            .collect();
+        states = states.into_iter().map(|(id, state)| (id, after_clean_end(state))).collect();
     }
-    let rejected = restored
-        .rejected
-        .iter()
-        .map(|rung| format!("{}: {}", rung.source, rung.reason))
-        .collect();
+    let rejected =
+        restored.rejected.iter().map(|rung| format!("{}: {}", rung.source, rung.reason)).collect();
     Ok(Recovered {
         clean,
         states,
@@ -168,10 +159,7 @@ async fn sweep(mark: &str) -> u64 {
     if found.is_empty() {
         return 0;
     }
-    let identities: Vec<_> = found
-        .iter()
-        .map(|process| process.identity.clone())
-        .collect();
+    let identities: Vec<_> = found.iter().map(|process| process.identity.clone()).collect();
     match table.end(&identities, LEFTOVER_GRACE).await {
         Ok(report) if report.survivors.is_empty() => {}
         Ok(report) => {
@@ -200,12 +188,7 @@ fn note_recovery(audit: &AuditQueue, recovered: &Recovered) {
         recovered.swept,
         recovered.rejected.join("; ")
     );
-    audit.note(
-        Actor::Supervisor,
-        AuditAction::Recovery,
-        recovered.source.as_str(),
-        detail,
-    );
+    audit.note(Actor::Supervisor, AuditAction::Recovery, recovered.source.as_str(), detail);
 }
 
 impl Recovered {

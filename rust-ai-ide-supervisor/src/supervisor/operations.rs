@@ -29,11 +29,7 @@ pub struct OperationGuard {
 
 impl Operations {
     pub(super) fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self {
-            clock,
-            entropy,
-            pending: Arc::default(),
-        }
+        Self { clock, entropy, pending: Arc::default() }
     }
 
     pub(super) fn begin(
@@ -44,30 +40,17 @@ impl Operations {
     ) -> OperationGuard {
         let at = self.clock.wall();
         let id = time_ordered_id(at, [self.entropy.next_u64(), self.entropy.next_u64()]);
-        let operation = PendingOperation {
-            id,
-            kind,
-            service: service.cloned(),
-            requested_at: at,
-            detail,
-        };
+        let operation =
+            PendingOperation { id, kind, service: service.cloned(), requested_at: at, detail };
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() < OPERATIONS_MAX {
             pending.insert(id, operation);
         }
-        OperationGuard {
-            id,
-            pending: Arc::clone(&self.pending),
-        }
+        OperationGuard { id, pending: Arc::clone(&self.pending) }
     }
 
     pub(super) fn snapshot(&self) -> Vec<PendingOperation> {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
@@ -81,9 +64,6 @@ impl OperationGuard {
 
 impl Drop for OperationGuard {
     fn drop(&mut self) {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.id);
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }

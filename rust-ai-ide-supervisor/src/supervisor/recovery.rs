@@ -25,9 +25,8 @@ pub(super) fn newest_states(
     let mut states = checkpoint;
     for state in stored {
         // Incarnations only grow; within one, the table is written by every transition and the checkpoint only now and then.
-        let newer = states
-            .get(&state.id)
-            .is_none_or(|known| state.incarnation >= known.incarnation);
+        let newer =
+            states.get(&state.id).is_none_or(|known| state.incarnation >= known.incarnation);
         if newer {
             states.insert(state.id.clone(), state);
         }
@@ -47,11 +46,7 @@ pub(super) fn resumption(
     autostart: bool,
     restored: Option<&ServiceState>,
 ) -> Resumption {
-    let afresh = if autostart {
-        Resumption::Start
-    } else {
-        Resumption::Leave
-    };
+    let afresh = if autostart { Resumption::Start } else { Resumption::Leave };
     let Some(state) = restored.filter(|_| !clean) else {
         return afresh;
     };
@@ -97,16 +92,10 @@ mod tests {
         let old = state("a", 3, Phase::Running, Desired::Up);
         let new = state("a", 4, Phase::Backoff, Desired::Up);
         let lost = state("b", 1, Phase::Running, Desired::Up);
-        let base = HashMap::from([
-            (old.id.clone(), old.clone()),
-            (lost.id.clone(), lost.clone()),
-        ]);
+        let base = HashMap::from([(old.id.clone(), old.clone()), (lost.id.clone(), lost.clone())]);
         let merged = newest_states(base.clone(), vec![new.clone()]);
         assert_eq!(merged[&new.id], new);
-        assert_eq!(
-            merged[&lost.id], lost,
-            "a service the table lost is kept from the checkpoint"
-        );
+        assert_eq!(merged[&lost.id], lost, "a service the table lost is kept from the checkpoint");
         let older = state("a", 2, Phase::Running, Desired::Up);
         assert_eq!(newest_states(base, vec![older])[&old.id], old);
     }

@@ -45,16 +45,11 @@ pub(super) async fn watch_critical(supervisor: Weak<Inner>) {
     let (Some(culprit), Some(inner)) = (first, supervisor.upgrade()) else {
         return;
     };
-    let reason = format!(
-        "critical service {} was given up: {}",
-        culprit.service, culprit.reason
-    );
+    let reason = format!("critical service {} was given up: {}", culprit.service, culprit.reason);
     let handle = Supervisor { inner };
     // The shutdown joins this task's siblings, so it runs in one nobody joins but its own report.
     drop(super::tasks::spawn(async move {
-        handle
-            .run_shutdown(Actor::Supervisor, reason, Some(culprit.service))
-            .await;
+        handle.run_shutdown(Actor::Supervisor, reason, Some(culprit.service)).await;
     }));
 }
 
@@ -73,12 +68,7 @@ impl Supervisor {
         let _gate = self.inner.gate.lock().await;
         let report = match self.inner.parts.get() {
             Some(parts) => self.wind_down(parts, actor, reason, culprit).await,
-            None => ShutdownReport {
-                clean: true,
-                culprit,
-                reason,
-                problems: Vec::new(),
-            },
+            None => ShutdownReport { clean: true, culprit, reason, problems: Vec::new() },
         };
         self.inner.phase.send_replace(SupervisorPhase::Stopped);
         self.inner.finished.send_replace(Some(report.clone()));
@@ -117,17 +107,11 @@ impl Supervisor {
         });
         join(&parts.tasks).await;
         parts.ipc.drain_all(deadline / FLUSH_SHARE).await;
-        note(
-            "checkpoint",
-            self.checkpoint(Actor::Supervisor).await.map(drop),
-        );
+        note("checkpoint", self.checkpoint(Actor::Supervisor).await.map(drop));
         note("stopping", parts.engine.shutdown(deadline).await);
         parts.ipc.shutdown(Duration::from_secs(1)).await;
         drop(operation);
-        note(
-            "checkpoint",
-            self.checkpoint(Actor::Supervisor).await.map(drop),
-        );
+        note("checkpoint", self.checkpoint(Actor::Supervisor).await.map(drop));
         let others: Vec<_> = self
             .inner
             .culprits
@@ -138,31 +122,19 @@ impl Supervisor {
             .collect();
         if !others.is_empty() {
             let detail = format!("failed meanwhile: {}", others.join(", "));
-            parts.audit.note(
-                Actor::Supervisor,
-                AuditAction::Shutdown,
-                "supervisor",
-                detail,
-            );
+            parts.audit.note(Actor::Supervisor, AuditAction::Shutdown, "supervisor", detail);
         }
         let took = self.inner.clock.monotonic().since(began);
         let clean = problems.is_empty();
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        parts
-            .sink
-            .publish(EventKind::ShutdownCompleted { clean, took_us });
+        parts.sink.publish(EventKind::ShutdownCompleted { clean, took_us });
         self.inner.bus.close();
         parts.audit.close();
         join(&parts.writers).await;
         if let Err(error) = parts.store.close().await {
             problems.push(format!("closing the store: {}", chain(&error)));
         }
-        ShutdownReport {
-            clean: problems.is_empty(),
-            culprit,
-            reason,
-            problems,
-        }
+        ShutdownReport { clean: problems.is_empty(), culprit, reason, problems }
     }
 }
 

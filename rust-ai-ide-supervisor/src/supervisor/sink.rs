@@ -39,13 +39,7 @@ impl AuditQueue {
         let (sender, receiver) = mpsc::channel(AUDIT_QUEUE_MAX);
         let missed = Arc::new(AtomicU64::new(0));
         let task = tasks::spawn(store_rows(log, receiver, Arc::clone(&missed)));
-        (
-            Self {
-                sender: Arc::new(Mutex::new(Some(sender))),
-                missed,
-            },
-            task,
-        )
+        (Self { sender: Arc::new(Mutex::new(Some(sender))), missed }, task)
     }
 
     pub(super) fn note(
@@ -55,29 +49,16 @@ impl AuditQueue {
         subject: impl Into<String>,
         detail: impl Into<String>,
     ) {
-        let record = AuditRecord {
-            actor,
-            action,
-            subject: subject.into(),
-            detail: detail.into(),
-        };
+        let record = AuditRecord { actor, action, subject: subject.into(), detail: detail.into() };
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        if sender
-            .as_ref()
-            .is_none_or(|sender| sender.try_send(record).is_err())
-        {
+        if sender.as_ref().is_none_or(|sender| sender.try_send(record).is_err()) {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Takes no more rows; the task ends once it has stored what is waiting.
     pub(super) fn close(&self) {
-        drop(
-            self.sender
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -104,10 +85,7 @@ async fn store_rows(
         let failed = results.iter().filter(|result| result.is_err()).count();
         if failed > 0 {
             missed.fetch_add(failed as u64, Ordering::Relaxed);
-            tracing::error!(
-                failed,
-                "audit rows could not be stored; the gap will be marked"
-            );
+            tracing::error!(failed, "audit rows could not be stored; the gap will be marked");
         }
     }
 }
@@ -123,14 +101,9 @@ pub(super) struct Sink {
 impl EventSink for Sink {
     fn publish(&self, event: EventKind) {
         match &event {
-            EventKind::ServiceStateChanged {
-                service,
-                incarnation,
-                from,
-                to,
-                reason,
-                ..
-            } if from != to => {
+            EventKind::ServiceStateChanged { service, incarnation, from, to, reason, .. }
+                if from != to =>
+            {
                 let detail = format!("#{incarnation} {from} -> {to}: {reason}");
                 self.audit.note(
                     Actor::Supervisor,
@@ -139,16 +112,8 @@ impl EventSink for Sink {
                     detail,
                 );
             }
-            EventKind::ServiceGaveUp {
-                service,
-                critical: true,
-                reason,
-                ..
-            } => {
-                let culprit = Culprit {
-                    service: service.clone(),
-                    reason: reason.clone(),
-                };
+            EventKind::ServiceGaveUp { service, critical: true, reason, .. } => {
+                let culprit = Culprit { service: service.clone(), reason: reason.clone() };
                 // The first one starts the shutdown; those that fail meanwhile are recorded beside it.
                 self.culprits.send_modify(|culprits| culprits.push(culprit));
             }

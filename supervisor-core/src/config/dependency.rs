@@ -71,10 +71,7 @@ pub fn start_layers(
     dependencies: &BTreeMap<ServiceId, Vec<ServiceId>>,
 ) -> Result<Vec<Vec<ServiceId>>, ConfigError> {
     let mut graph = DiGraph::<&ServiceId, ()>::new();
-    let nodes: BTreeMap<_, _> = dependencies
-        .keys()
-        .map(|id| (id, graph.add_node(id)))
-        .collect();
+    let nodes: BTreeMap<_, _> = dependencies.keys().map(|id| (id, graph.add_node(id))).collect();
     for (id, needs) in dependencies {
         for need in needs {
             let Some(&target) = nodes.get(need) else {
@@ -92,15 +89,9 @@ pub fn start_layers(
     for component in tarjan_scc(&graph) {
         let node = component[0];
         if component.len() > 1 || graph.contains_edge(node, node) {
-            return Err(ConfigError::DependencyCycle {
-                cycle: cycle_through(&graph, &component),
-            });
+            return Err(ConfigError::DependencyCycle { cycle: cycle_through(&graph, &component) });
         }
-        let layer = graph
-            .neighbors(node)
-            .map(|need| layer_of[&need] + 1)
-            .max()
-            .unwrap_or(0_usize);
+        let layer = graph.neighbors(node).map(|need| layer_of[&need] + 1).max().unwrap_or(0_usize);
         layer_of.insert(node, layer);
         if layers.len() <= layer {
             layers.resize(layer + 1, Vec::new());
@@ -121,17 +112,11 @@ fn cycle_through(
     let mut path = vec![component[0]];
     loop {
         let last = path[path.len() - 1];
-        let next = graph
-            .neighbors(last)
-            .find(|next| component.contains(next))
-            .unwrap_or(last);
+        let next = graph.neighbors(last).find(|next| component.contains(next)).unwrap_or(last);
         let seen = path.iter().position(|node| *node == next);
         path.push(next);
         if let Some(start) = seen {
-            return path[start..]
-                .iter()
-                .map(|node| graph[*node].to_string())
-                .collect();
+            return path[start..].iter().map(|node| graph[*node].to_string()).collect();
         }
     }
 }
@@ -142,49 +127,29 @@ mod tests {
 
     fn graph(edges: &[(&str, &[&str])]) -> BTreeMap<ServiceId, Vec<ServiceId>> {
         let id = |text: &str| ServiceId::new(text).unwrap();
-        edges
-            .iter()
-            .map(|(from, to)| (id(from), to.iter().map(|to| id(to)).collect()))
-            .collect()
+        edges.iter().map(|(from, to)| (id(from), to.iter().map(|to| id(to)).collect())).collect()
     }
 
     #[test]
     fn a_service_starts_in_the_layer_after_its_deepest_dependency() {
-        let layers = start_layers(&graph(&[
-            ("a", &[]),
-            ("b", &["a"]),
-            ("c", &["a", "b"]),
-            ("d", &[]),
-        ]))
-        .unwrap();
-        let names: Vec<Vec<String>> = layers
-            .iter()
-            .map(|layer| layer.iter().map(ToString::to_string).collect())
-            .collect();
+        let layers =
+            start_layers(&graph(&[("a", &[]), ("b", &["a"]), ("c", &["a", "b"]), ("d", &[])]))
+                .unwrap();
+        let names: Vec<Vec<String>> =
+            layers.iter().map(|layer| layer.iter().map(ToString::to_string).collect()).collect();
         assert_eq!(names, [vec!["a", "d"], vec!["b"], vec!["c"]]);
     }
 
     #[test]
     fn a_cycle_is_refused_and_spelled_out() {
-        let error = start_layers(&graph(&[
-            ("x", &["a"]),
-            ("a", &["b"]),
-            ("b", &["c"]),
-            ("c", &["a"]),
-        ]))
-        .expect_err("cycle");
-        let ConfigError::DependencyCycle { cycle } = error else {
-            panic!("{error}")
-        };
+        let error =
+            start_layers(&graph(&[("x", &["a"]), ("a", &["b"]), ("b", &["c"]), ("c", &["a"])]))
+                .expect_err("cycle");
+        let ConfigError::DependencyCycle { cycle } = error else { panic!("{error}") };
         assert_eq!(cycle.len(), 4);
         assert_eq!(cycle.first(), cycle.last());
         assert!(!cycle.contains(&"x".to_owned()));
-        assert!(
-            start_layers(&graph(&[("a", &["a"])]))
-                .unwrap_err()
-                .to_string()
-                .contains("a -> a")
-        );
+        assert!(start_layers(&graph(&[("a", &["a"])])).unwrap_err().to_string().contains("a -> a"));
     }
 
     #[test]

@@ -65,12 +65,8 @@ impl EnvironmentInheritance {
     pub fn inherits(&self, name: &str) -> bool {
         match self {
             Self::Base => {
-                BASE_ENVIRONMENT
-                    .iter()
-                    .any(|base| base.eq_ignore_ascii_case(name))
-                    || BASE_ENVIRONMENT_PREFIXES
-                        .iter()
-                        .any(|prefix| name.starts_with(prefix))
+                BASE_ENVIRONMENT.iter().any(|base| base.eq_ignore_ascii_case(name))
+                    || BASE_ENVIRONMENT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             }
             Self::All => true,
             Self::None => false,
@@ -118,16 +114,10 @@ mod tests {
             (EnvironmentInheritance::Base, r#""base""#),
             (EnvironmentInheritance::All, r#""all""#),
             (EnvironmentInheritance::None, r#""none""#),
-            (
-                EnvironmentInheritance::List(vec!["PATH".into()]),
-                r#"["PATH"]"#,
-            ),
+            (EnvironmentInheritance::List(vec!["PATH".into()]), r#"["PATH"]"#),
         ] {
             assert_eq!(serde_json::to_string(&value).unwrap(), text);
-            assert_eq!(
-                serde_json::from_str::<EnvironmentInheritance>(text).unwrap(),
-                value
-            );
+            assert_eq!(serde_json::from_str::<EnvironmentInheritance>(text).unwrap(), value);
         }
         assert!(serde_json::from_str::<EnvironmentInheritance>(r#""some""#).is_err());
     }

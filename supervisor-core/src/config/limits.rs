@@ -54,11 +54,7 @@ impl ResourceLimits {
         }
         if self.open_files.is_some_and(|files| files < 16) {
             let given = self.open_files.unwrap_or_default().to_string();
-            return Err(ConfigError::invalid(
-                "limits.open_files",
-                given,
-                "16 or more",
-            ));
+            return Err(ConfigError::invalid("limits.open_files", given, "16 or more"));
         }
         if self.processes == Some(0) {
             return Err(ConfigError::invalid("limits.processes", "0", "1 or more"));
@@ -82,11 +78,7 @@ pub struct CaptureLimits {
 
 impl Default for CaptureLimits {
     fn default() -> Self {
-        Self {
-            max_bytes: ByteSize::mib(16),
-            files: 4,
-            max_line: ByteSize::kib(64),
-        }
+        Self { max_bytes: ByteSize::mib(16), files: 4, max_line: ByteSize::kib(64) }
     }
 }
 
@@ -100,11 +92,7 @@ impl CaptureLimits {
             ));
         }
         if !(2..=100).contains(&self.files) {
-            return Err(ConfigError::invalid(
-                "capture.files",
-                self.files.to_string(),
-                "2 to 100",
-            ));
+            return Err(ConfigError::invalid("capture.files", self.files.to_string(), "2 to 100"));
         }
         if !(ByteSize(256)..=ByteSize::mib(16)).contains(&self.max_line) {
             return Err(ConfigError::invalid(

@@ -60,26 +60,12 @@ pub struct ProbeSpec {
     #[cfg_attr(feature = "schema", schemars(with = "crate::text::DurationText"))]
     pub initial_delay: Duration,
     /// Time between the starts of two probes; the supervisor's `health_check_interval` when absent.
-    #[serde(
-        default,
-        with = "optional_duration_text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[cfg_attr(
-        feature = "schema",
-        schemars(with = "Option<crate::text::DurationText>")
-    )]
+    #[serde(default, with = "optional_duration_text", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::text::DurationText>"))]
     pub period: Option<Duration>,
     /// How long one probe may take; the smaller of 1 s and the service's `health_check_timeout` when absent.
-    #[serde(
-        default,
-        with = "optional_duration_text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[cfg_attr(
-        feature = "schema",
-        schemars(with = "Option<crate::text::DurationText>")
-    )]
+    #[serde(default, with = "optional_duration_text", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::text::DurationText>"))]
     pub timeout: Option<Duration>,
     /// Passes in a row that make it healthy, 1 to 1000.
     #[serde(default = "one")]
@@ -127,8 +113,7 @@ impl ProbeSpec {
     /// Gives how long one probe may take for a service with this `health_check_timeout`.
     #[must_use]
     pub fn effective_timeout(&self, health_check_timeout: Duration) -> Duration {
-        self.timeout
-            .unwrap_or(PROBE_TIMEOUT_DEFAULT.min(health_check_timeout))
+        self.timeout.unwrap_or(PROBE_TIMEOUT_DEFAULT.min(health_check_timeout))
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
@@ -146,11 +131,7 @@ impl ProbeSpec {
             ("failure_threshold", self.failure_threshold),
         ] {
             if !(1..=1000).contains(&threshold) {
-                return Err(ConfigError::invalid(
-                    field,
-                    threshold.to_string(),
-                    "1 to 1000",
-                ));
+                return Err(ConfigError::invalid(field, threshold.to_string(), "1 to 1000"));
             }
         }
         Ok(())
@@ -207,9 +188,7 @@ impl ProbeSpec {
 
 fn is_host_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host_ok = bare.map_or_else(
             || {
                 !host.is_empty()

@@ -105,10 +105,7 @@ pub struct HeartbeatConfig {
 
 impl Default for HeartbeatConfig {
     fn default() -> Self {
-        Self {
-            idle: Duration::from_secs(5),
-            misses: 3,
-        }
+        Self { idle: Duration::from_secs(5), misses: 3 }
     }
 }
 
@@ -213,11 +210,7 @@ fn check_count(field: &str, value: u64, min: u64, max: u64) -> Result<(), Config
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::invalid(
-        field,
-        value.to_string(),
-        format!("{min} to {max}"),
-    ))
+    Err(ConfigError::invalid(field, value.to_string(), format!("{min} to {max}")))
 }
 
 impl RecoveryConfig {
@@ -227,18 +220,8 @@ impl RecoveryConfig {
     /// [`ConfigError::Invalid`] naming the field. A retry does not help.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const GIB: u64 = 1 << 30;
-        check_count(
-            "max_buffered_messages",
-            self.max_buffered_messages as u64,
-            1,
-            10_000_000,
-        )?;
-        check_count(
-            "max_buffered_bytes",
-            self.max_buffered_bytes.bytes(),
-            1,
-            1024 * GIB,
-        )?;
+        check_count("max_buffered_messages", self.max_buffered_messages as u64, 1, 10_000_000)?;
+        check_count("max_buffered_bytes", self.max_buffered_bytes.bytes(), 1, 1024 * GIB)?;
         check_count(
             "global_buffered_bytes",
             self.global_buffered_bytes.bytes(),
@@ -254,46 +237,24 @@ impl RecoveryConfig {
             1000,
         )?;
         check_count("heartbeat.misses", u64::from(self.heartbeat.misses), 1, 100)?;
-        check_count(
-            "retry_budget_percent",
-            u64::from(self.retry_budget_percent),
-            0,
-            1000,
-        )?;
+        check_count("retry_budget_percent", u64::from(self.retry_budget_percent), 0, 1000)?;
         check_count("max_in_flight", self.max_in_flight as u64, 1, 65_536)?;
         check_count("max_frame", self.max_frame.bytes(), 64, 4 * GIB - 1)?;
         check_count("max_junk", self.max_junk.bytes(), 0, self.max_frame.bytes())?;
-        check_count(
-            "concurrent_reconnects",
-            self.concurrent_reconnects as u64,
-            1,
-            1000,
-        )?;
+        check_count("concurrent_reconnects", self.concurrent_reconnects as u64, 1, 1000)?;
         check_count("max_dead_letters", self.max_dead_letters as u64, 1, 100_000)?;
         let least = Duration::from_millis(1);
         check_duration("block_timeout", self.block_timeout, Duration::ZERO)?;
         check_duration("message_ttl", self.message_ttl, least)?;
         check_duration("dedupe_window", self.dedupe_window, self.message_ttl)?;
         check_duration("reconnect.base_delay", self.reconnect.base_delay, least)?;
-        check_duration(
-            "reconnect.max_delay",
-            self.reconnect.max_delay,
-            self.reconnect.base_delay,
-        )?;
-        check_duration(
-            "reconnect.reset_after",
-            self.reconnect.reset_after,
-            Duration::ZERO,
-        )?;
+        check_duration("reconnect.max_delay", self.reconnect.max_delay, self.reconnect.base_delay)?;
+        check_duration("reconnect.reset_after", self.reconnect.reset_after, Duration::ZERO)?;
         check_duration("connect_timeout", self.connect_timeout, least)?;
         check_duration("handshake_timeout", self.handshake_timeout, least)?;
         check_duration("breaker.window", self.breaker.window, least)?;
         check_duration("breaker.open_base", self.breaker.open_base, least)?;
-        check_duration(
-            "breaker.open_max",
-            self.breaker.open_max,
-            self.breaker.open_base,
-        )?;
+        check_duration("breaker.open_max", self.breaker.open_max, self.breaker.open_base)?;
         check_duration("heartbeat.idle", self.heartbeat.idle, least)?;
         check_duration("request_timeout", self.request_timeout, least)?;
         check_duration("write_deadline", self.write_deadline, least)
@@ -309,26 +270,15 @@ mod tests {
         let config = RecoveryConfig::default();
         config.validate().unwrap();
         let text = serde_json::to_string(&config).unwrap();
-        assert_eq!(
-            serde_json::from_str::<RecoveryConfig>(&text).unwrap(),
-            config
-        );
+        assert_eq!(serde_json::from_str::<RecoveryConfig>(&text).unwrap(), config);
     }
 
     #[test]
     fn a_wrong_combination_names_its_field() {
-        let config = RecoveryConfig {
-            dedupe_window: Duration::from_secs(1),
-            ..RecoveryConfig::default()
-        };
+        let config =
+            RecoveryConfig { dedupe_window: Duration::from_secs(1), ..RecoveryConfig::default() };
         assert_eq!(config.validate().unwrap_err().field(), "dedupe_window");
-        let config = RecoveryConfig {
-            max_buffered_messages: 0,
-            ..RecoveryConfig::default()
-        };
-        assert_eq!(
-            config.validate().unwrap_err().field(),
-            "max_buffered_messages"
-        );
+        let config = RecoveryConfig { max_buffered_messages: 0, ..RecoveryConfig::default() };
+        assert_eq!(config.validate().unwrap_err().field(), "max_buffered_messages");
     }
 }

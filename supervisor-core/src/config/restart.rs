@@ -60,11 +60,7 @@ impl RestartPolicy {
             Self::Always => Some(Duration::ZERO),
             Self::FixedDelay { delay } => Some(delay),
             Self::ExponentialBackoff { max_attempts, .. } if attempt >= max_attempts => None,
-            Self::ExponentialBackoff {
-                base_delay,
-                max_delay,
-                ..
-            } => {
+            Self::ExponentialBackoff { base_delay, max_delay, .. } => {
                 let nanos = base_delay.as_nanos();
                 // Shifting is exact while no set bit leaves the top; past that the delay exceeds every cap.
                 let delay = if nanos == 0 {
@@ -94,16 +90,8 @@ impl RestartPolicy {
             Self::FixedDelay { delay } => {
                 check_duration("restart_policy.delay", delay, Duration::ZERO)
             }
-            Self::ExponentialBackoff {
-                base_delay,
-                max_delay,
-                max_attempts,
-            } => {
-                check_duration(
-                    "restart_policy.base_delay",
-                    base_delay,
-                    Duration::from_millis(1),
-                )?;
+            Self::ExponentialBackoff { base_delay, max_delay, max_attempts } => {
+                check_duration("restart_policy.base_delay", base_delay, Duration::from_millis(1))?;
                 check_duration("restart_policy.max_delay", max_delay, base_delay)?;
                 if max_attempts == 0 {
                     return Err(ConfigError::invalid(
@@ -192,11 +180,7 @@ impl RestartIntensity {
         window: Duration,
         beyond: Option<BeyondIntensity>,
     ) -> Self {
-        Self::Limited(LimitedIntensity {
-            max_restarts,
-            window,
-            beyond,
-        })
+        Self::Limited(LimitedIntensity { max_restarts, window, beyond })
     }
 
     /// Gives the limit, the window and what happens beyond for a service with `policy`; nothing if unlimited.
@@ -205,16 +189,9 @@ impl RestartIntensity {
         match self {
             Self::Unlimited(_) => None,
             Self::Limited(limited) => {
-                let default = if policy.endless() {
-                    BeyondIntensity::Slow
-                } else {
-                    BeyondIntensity::GiveUp
-                };
-                Some((
-                    limited.max_restarts,
-                    limited.window,
-                    limited.beyond.unwrap_or(default),
-                ))
+                let default =
+                    if policy.endless() { BeyondIntensity::Slow } else { BeyondIntensity::GiveUp };
+                Some((limited.max_restarts, limited.window, limited.beyond.unwrap_or(default)))
             }
         }
     }
@@ -223,11 +200,7 @@ impl RestartIntensity {
         let Self::Limited(limited) = self else {
             return Ok(());
         };
-        check_duration(
-            "restart_intensity.window",
-            limited.window,
-            Duration::from_millis(1),
-        )?;
+        check_duration("restart_intensity.window", limited.window, Duration::from_millis(1))?;
         if limited.max_restarts > 10_000 {
             return Err(ConfigError::invalid(
                 "restart_intensity.max_restarts",
@@ -262,9 +235,7 @@ mod tests {
             max_delay: Duration::from_secs(1),
             max_attempts: 10,
         };
-        let delays: Vec<_> = (0..6)
-            .map(|n| policy.delay(n).unwrap().as_millis())
-            .collect();
+        let delays: Vec<_> = (0..6).map(|n| policy.delay(n).unwrap().as_millis()).collect();
         assert_eq!(delays, [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(policy.delay(10), None);
     }
@@ -280,10 +251,7 @@ mod tests {
             let mut last = Duration::ZERO;
             for attempt in (0..300).chain([u32::MAX - 1]) {
                 let delay = policy.delay(attempt).unwrap();
-                assert!(
-                    delay >= last,
-                    "base {base} attempt {attempt}: {delay:?} after {last:?}"
-                );
+                assert!(delay >= last, "base {base} attempt {attempt}: {delay:?} after {last:?}");
                 last = delay;
             }
         }

@@ -67,15 +67,8 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub restart_intensity: RestartIntensity,
     /// Pause after giving up before one more try; none when absent.
-    #[serde(
-        default,
-        with = "optional_duration_text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[cfg_attr(
-        feature = "schema",
-        schemars(with = "Option<crate::text::DurationText>")
-    )]
+    #[serde(default, with = "optional_duration_text", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::text::DurationText>"))]
     pub half_open_after: Option<Duration>,
     /// Which exits lead to a restart.
     #[serde(default)]
@@ -140,11 +133,7 @@ fn stop_signal() -> Signal {
 impl From<ServiceConfig> for ServiceSpec {
     fn from(config: ServiceConfig) -> Self {
         Self {
-            name: if config.name.is_empty() {
-                config.id.clone()
-            } else {
-                config.name
-            },
+            name: if config.name.is_empty() { config.id.clone() } else { config.name },
             id: config.id,
             command: config.command,
             args: config.args,
@@ -197,20 +186,13 @@ impl ServiceSpec {
     /// Gives the name shown to people.
     #[must_use]
     pub fn display_name(&self) -> &str {
-        if self.name.is_empty() {
-            &self.id
-        } else {
-            &self.name
-        }
+        if self.name.is_empty() { &self.id } else { &self.name }
     }
 
     /// Gives the random part of a restart delay that may be cut from it, 0.0 to 1.0.
     #[must_use]
     pub fn jitter(&self) -> f64 {
-        let default = if matches!(
-            self.restart_policy,
-            RestartPolicy::ExponentialBackoff { .. }
-        ) {
+        let default = if matches!(self.restart_policy, RestartPolicy::ExponentialBackoff { .. }) {
             0.1
         } else {
             0.0
@@ -222,10 +204,7 @@ impl ServiceSpec {
     #[must_use]
     pub fn stop_steps(&self) -> Vec<StopStep> {
         if self.stop_sequence.is_empty() {
-            vec![StopStep {
-                signal: self.stop_signal,
-                wait: self.shutdown_timeout,
-            }]
+            vec![StopStep { signal: self.stop_signal, wait: self.shutdown_timeout }]
         } else {
             self.stop_sequence.clone()
         }
@@ -257,76 +236,25 @@ mod tests {
     fn every_field_out_of_bounds_is_named() {
         let base = || ServiceSpec::new("a", "b").unwrap();
         let cases: Vec<(&str, ServiceSpec)> = vec![
-            (
-                "id",
-                ServiceSpec {
-                    id: "/".into(),
-                    ..base()
-                },
-            ),
-            (
-                "command",
-                ServiceSpec {
-                    command: String::new(),
-                    ..base()
-                },
-            ),
-            (
-                "args",
-                ServiceSpec {
-                    args: vec!["\0".into()],
-                    ..base()
-                },
-            ),
-            (
-                "name",
-                ServiceSpec {
-                    name: "\u{1b}[31m".into(),
-                    ..base()
-                },
-            ),
-            (
-                "working_dir",
-                ServiceSpec {
-                    working_dir: Some("".into()),
-                    ..base()
-                },
-            ),
+            ("id", ServiceSpec { id: "/".into(), ..base() }),
+            ("command", ServiceSpec { command: String::new(), ..base() }),
+            ("args", ServiceSpec { args: vec!["\0".into()], ..base() }),
+            ("name", ServiceSpec { name: "\u{1b}[31m".into(), ..base() }),
+            ("working_dir", ServiceSpec { working_dir: Some("".into()), ..base() }),
             (
                 "environment",
-                ServiceSpec {
-                    environment: [("A=B".into(), String::new())].into(),
-                    ..base()
-                },
+                ServiceSpec { environment: [("A=B".into(), String::new())].into(), ..base() },
             ),
             (
                 "health_check_timeout",
-                ServiceSpec {
-                    health_check_timeout: Duration::ZERO,
-                    ..base()
-                },
+                ServiceSpec { health_check_timeout: Duration::ZERO, ..base() },
             ),
-            (
-                "shutdown_timeout",
-                ServiceSpec {
-                    shutdown_timeout: Duration::MAX,
-                    ..base()
-                },
-            ),
-            (
-                "restart_jitter",
-                ServiceSpec {
-                    restart_jitter: Some(f64::NAN),
-                    ..base()
-                },
-            ),
+            ("shutdown_timeout", ServiceSpec { shutdown_timeout: Duration::MAX, ..base() }),
+            ("restart_jitter", ServiceSpec { restart_jitter: Some(f64::NAN), ..base() }),
             (
                 "capture.files",
                 ServiceSpec {
-                    capture: CaptureLimits {
-                        files: 1,
-                        ..CaptureLimits::default()
-                    },
+                    capture: CaptureLimits { files: 1, ..CaptureLimits::default() },
                     ..base()
                 },
             ),

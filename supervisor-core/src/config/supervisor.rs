@@ -76,18 +76,12 @@ impl SupervisorConfig {
             self.global_shutdown_timeout,
             Duration::from_millis(100),
         )?;
-        check_duration(
-            "backup_interval",
-            self.backup_interval,
-            Duration::from_secs(1),
-        )?;
-        for (field, path) in [
-            ("database_path", &self.database_path),
-            ("checkpoint_dir", &self.checkpoint_dir),
-        ] {
-            let inside = path
-                .components()
-                .all(|part| matches!(part, std::path::Component::Normal(_)));
+        check_duration("backup_interval", self.backup_interval, Duration::from_secs(1))?;
+        for (field, path) in
+            [("database_path", &self.database_path), ("checkpoint_dir", &self.checkpoint_dir)]
+        {
+            let inside =
+                path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
             if path.as_os_str().is_empty() || !inside || path.to_string_lossy().contains('\0') {
                 return Err(ConfigError::invalid(
                     field,

@@ -35,10 +35,7 @@ impl ServiceSpec {
         }
         self.restart_policy.validate()?;
         self.restart_intensity.validate()?;
-        if self
-            .restart_jitter
-            .is_some_and(|jitter| !(0.0..=1.0).contains(&jitter))
-        {
+        if self.restart_jitter.is_some_and(|jitter| !(0.0..=1.0).contains(&jitter)) {
             let given = self.restart_jitter.unwrap_or_default().to_string();
             return Err(ConfigError::invalid("restart_jitter", given, "0.0 to 1.0"));
         }
@@ -90,12 +87,7 @@ impl ServiceSpec {
             EnvironmentInheritance::List(names) => names.as_slice(),
             _ => &[],
         };
-        for name in self
-            .environment
-            .keys()
-            .chain(&self.secret_environment)
-            .chain(inherited)
-        {
+        for name in self.environment.keys().chain(&self.secret_environment).chain(inherited) {
             if name.is_empty() || name.contains(['=', '\0']) || name.len() > ARG_LEN_MAX {
                 return Err(ConfigError::invalid(
                     "environment",
@@ -133,11 +125,7 @@ impl ServiceSpec {
                 "at most 4096 dependencies, 64 probes and 16 stop steps",
             ));
         }
-        if self
-            .depends_on
-            .iter()
-            .any(|dependency| dependency.id == *id)
-        {
+        if self.depends_on.iter().any(|dependency| dependency.id == *id) {
             return Err(ConfigError::DependencyCycle {
                 cycle: vec![id.to_string(), id.to_string()],
             });
@@ -153,16 +141,10 @@ impl ServiceSpec {
             ));
         }
         for (n, step) in self.stop_sequence.iter().enumerate() {
-            check_duration(
-                &format!("stop_sequence[{n}].wait"),
-                step.wait,
-                Duration::ZERO,
-            )?;
+            check_duration(&format!("stop_sequence[{n}].wait"), step.wait, Duration::ZERO)?;
         }
         for (n, probe) in self.probes.iter().enumerate() {
-            probe
-                .validate()
-                .map_err(|error| error.within(&format!("probe[{n}]")))?;
+            probe.validate().map_err(|error| error.within(&format!("probe[{n}]")))?;
         }
         Ok(())
     }

@@ -56,11 +56,7 @@ impl ConfigError {
         if shown.len() < value.len() {
             shown.push('…');
         }
-        Self::Invalid {
-            field: field.into(),
-            value: shown,
-            expected: expected.into(),
-        }
+        Self::Invalid { field: field.into(), value: shown, expected: expected.into() }
     }
 
     /// Gives the path of the field at fault.
@@ -77,15 +73,9 @@ impl ConfigError {
     #[must_use]
     pub fn within(self, prefix: &str) -> Self {
         match self {
-            Self::Invalid {
-                field,
-                value,
-                expected,
-            } => Self::Invalid {
-                field: format!("{prefix}.{field}"),
-                value,
-                expected,
-            },
+            Self::Invalid { field, value, expected } => {
+                Self::Invalid { field: format!("{prefix}.{field}"), value, expected }
+            }
             other => other,
         }
     }

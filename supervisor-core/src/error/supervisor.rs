@@ -110,11 +110,7 @@ impl std::error::Error for HostError {
 }
 
 fn join(failures: &[ServiceFailure]) -> String {
-    failures
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl SupervisorError {
@@ -164,10 +160,7 @@ impl Classified for SupervisorError {
             | Self::TooManyServices { .. }
             | Self::ShuttingDown => ErrorClass::Permanent,
             Self::Partial { failures, .. } => {
-                if failures
-                    .iter()
-                    .all(|failure| failure.error.class().retryable())
-                {
+                if failures.iter().all(|failure| failure.error.class().retryable()) {
                     ErrorClass::Transient
                 } else {
                     ErrorClass::Permanent

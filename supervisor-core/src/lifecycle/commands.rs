@@ -56,10 +56,7 @@ impl Lifecycle {
     }
 
     fn on_restart(&mut self, id: CommandId, turn: &mut Turn) {
-        if !matches!(
-            self.phase,
-            Phase::Starting | Phase::Running | Phase::Unhealthy
-        ) {
+        if !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Unhealthy) {
             self.on_start(id, Command::Restart, turn);
             return;
         }
@@ -76,11 +73,7 @@ impl Lifecycle {
 
     fn on_stop(&mut self, id: CommandId, turn: &mut Turn) {
         self.desired = Desired::Down;
-        self.answer(
-            turn,
-            |command| command != Command::Stop,
-            &Err(CommandFailure::Superseded),
-        );
+        self.answer(turn, |command| command != Command::Stop, &Err(CommandFailure::Superseded));
         match self.phase {
             Phase::Failed if self.unkillable().is_some() => {
                 let survivors = self.unkillable().unwrap_or_default();
@@ -141,17 +134,8 @@ impl Lifecycle {
         }
         self.timers.clear();
         self.waiting = true;
-        let needs: Vec<_> = self
-            .spec
-            .depends_on
-            .iter()
-            .map(|need| need.id.to_string())
-            .collect();
-        self.enter(
-            Phase::Registered,
-            format!("waiting for {}", needs.join(", ")),
-            turn,
-        );
+        let needs: Vec<_> = self.spec.depends_on.iter().map(|need| need.id.to_string()).collect();
+        self.enter(Phase::Registered, format!("waiting for {}", needs.join(", ")), turn);
         turn.persist("waiting");
         turn.act(Effect::AwaitDependencies);
     }
@@ -176,10 +160,7 @@ impl Lifecycle {
             }
             Phase::Backoff => self.fail(text, false, turn),
             Phase::Starting | Phase::Running | Phase::Unhealthy => {
-                let after = After::Fail {
-                    exit: ExitReason::DependencyFailed,
-                    text: text.clone(),
-                };
+                let after = After::Fail { exit: ExitReason::DependencyFailed, text: text.clone() };
                 self.begin_stop(after, text, "dependency_failed", turn);
             }
             Phase::Registered | Phase::Stopping | Phase::Stopped | Phase::Failed => {}
@@ -187,15 +168,10 @@ impl Lifecycle {
     }
 
     pub(super) fn on_group_restart(&mut self, cause: &str, turn: &mut Turn) {
-        if matches!(
-            self.phase,
-            Phase::Starting | Phase::Running | Phase::Unhealthy
-        ) {
+        if matches!(self.phase, Phase::Starting | Phase::Running | Phase::Unhealthy) {
             let text = format!("restarted with its group: {cause}");
             self.begin_stop(
-                After::Restart {
-                    cause: Some(text.clone()),
-                },
+                After::Restart { cause: Some(text.clone()) },
                 text,
                 "group_restart",
                 turn,
@@ -218,17 +194,11 @@ impl Lifecycle {
         self.restart_cause = None;
         if let Some(pause) = self.spec.half_open_after.filter(|_| half_open) {
             self.timers.arm(Timer::HalfOpen, turn.now.monotonic + pause);
-            text = format!(
-                "{text}; one more try in {}",
-                crate::text::format_duration(pause)
-            );
+            text = format!("{text}; one more try in {}", crate::text::format_duration(pause));
         }
         self.enter(Phase::Failed, text.clone(), turn);
         turn.persist("gave_up");
-        turn.act(Effect::GaveUp {
-            critical: self.spec.critical,
-            reason: text.clone(),
-        });
+        turn.act(Effect::GaveUp { critical: self.spec.critical, reason: text.clone() });
         turn.publish(crate::event::EventKind::ServiceGaveUp {
             service: self.id.clone(),
             critical: self.spec.critical,

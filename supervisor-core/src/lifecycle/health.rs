@@ -19,20 +19,14 @@ impl Lifecycle {
     pub(super) fn on_startup_deadline(&mut self, turn: &mut Turn) {
         if self.phase == Phase::Starting && self.spawned {
             let text = "did not pass its startup probe in time".to_owned();
-            let after = After::Judge {
-                exit: ExitReason::StartTimeout,
-                text: text.clone(),
-            };
+            let after = After::Judge { exit: ExitReason::StartTimeout, text: text.clone() };
             self.begin_stop(after, text, "startup_timeout", turn);
         }
     }
 
     pub(super) fn on_probe_due(&mut self, probe: usize, turn: &mut Turn) {
         if !self.spawned
-            || !matches!(
-                self.phase,
-                Phase::Starting | Phase::Running | Phase::Unhealthy
-            )
+            || !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Unhealthy)
         {
             return;
         }
@@ -45,11 +39,7 @@ impl Lifecycle {
             self.evaluate(probe, "no heartbeat", turn);
         } else if !fold.in_flight {
             fold.in_flight = true;
-            turn.act(Effect::RunProbe {
-                incarnation,
-                probe,
-                timeout: fold.timeout,
-            });
+            turn.act(Effect::RunProbe { incarnation, probe, timeout: fold.timeout });
         }
     }
 
@@ -61,10 +51,7 @@ impl Lifecycle {
         latency: Duration,
         turn: &mut Turn,
     ) {
-        if !matches!(
-            self.phase,
-            Phase::Starting | Phase::Running | Phase::Unhealthy
-        ) {
+        if !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Unhealthy) {
             return;
         }
         let Some(fold) = self.probes.get_mut(probe).filter(|fold| fold.in_flight) else {
@@ -96,16 +83,11 @@ impl Lifecycle {
                 if any_lost {
                     self.timers.disarm(Timer::Startup);
                     let text = format!("startup probe failed: {detail}");
-                    let after = After::Judge {
-                        exit: ExitReason::StartTimeout,
-                        text: text.clone(),
-                    };
+                    let after = After::Judge { exit: ExitReason::StartTimeout, text: text.clone() };
                     self.begin_stop(after, text, "startup_failed", turn);
                 } else if all_healthy {
-                    for fold in self
-                        .probes
-                        .iter_mut()
-                        .filter(|fold| fold.role == ProbeRole::Startup)
+                    for fold in
+                        self.probes.iter_mut().filter(|fold| fold.role == ProbeRole::Startup)
                     {
                         fold.reset();
                     }
@@ -132,10 +114,8 @@ impl Lifecycle {
     fn weigh_liveness(&mut self, probe: usize, detail: &str, turn: &mut Turn) {
         let fold = &self.probes[probe];
         let (failures, threshold) = (fold.failures, fold.failure_threshold);
-        let failing = self
-            .probes
-            .iter()
-            .any(|fold| fold.role == ProbeRole::Liveness && fold.failures > 0);
+        let failing =
+            self.probes.iter().any(|fold| fold.role == ProbeRole::Liveness && fold.failures > 0);
         if failing && self.phase == Phase::Running {
             let text = format!("liveness failed {failures} of {threshold} times: {detail}");
             self.enter(Phase::Unhealthy, text.clone(), turn);
@@ -154,13 +134,8 @@ impl Lifecycle {
 
     fn hang(&mut self, detail: &str, turn: &mut Turn) {
         let text = format!("hang: {detail}");
-        turn.act(Effect::Diagnose {
-            incarnation: self.incarnation,
-        });
-        let after = After::Judge {
-            exit: ExitReason::Hang,
-            text: text.clone(),
-        };
+        turn.act(Effect::Diagnose { incarnation: self.incarnation });
+        let after = After::Judge { exit: ExitReason::Hang, text: text.clone() };
         self.begin_stop(after, text, "hang", turn);
     }
 
@@ -185,10 +160,9 @@ impl Lifecycle {
                     }
                 }
             }
-            Notification::Watchdog => self
-                .probes
-                .iter_mut()
-                .for_each(super::probes::ProbeFold::beat),
+            Notification::Watchdog => {
+                self.probes.iter_mut().for_each(super::probes::ProbeFold::beat);
+            }
             Notification::WatchdogTrigger => {
                 if self.stop.is_none() && self.spawned {
                     self.hang("the service asked to be treated as hung", turn);
@@ -206,11 +180,8 @@ impl Lifecycle {
                 }
             }
             Notification::Status(text) => {
-                let text: String = text
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(STATUS_TEXT_MAX)
-                    .collect();
+                let text: String =
+                    text.chars().filter(|c| !c.is_control()).take(STATUS_TEXT_MAX).collect();
                 self.reason = format!("{}: {text}", self.phase);
             }
             Notification::MainPid(identity) => {
@@ -239,10 +210,7 @@ impl Lifecycle {
             }),
             BeyondLimit::Restart => {
                 self.begin_stop(
-                    After::Judge {
-                        exit,
-                        text: text.clone(),
-                    },
+                    After::Judge { exit, text: text.clone() },
                     text,
                     "limit_exceeded",
                     turn,
@@ -250,10 +218,7 @@ impl Lifecycle {
             }
             BeyondLimit::Fail => {
                 self.begin_stop(
-                    After::Fail {
-                        exit,
-                        text: text.clone(),
-                    },
+                    After::Fail { exit, text: text.clone() },
                     text,
                     "limit_exceeded",
                     turn,

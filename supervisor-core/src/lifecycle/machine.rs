@@ -93,10 +93,11 @@ impl Lifecycle {
     ) -> Result<Self, ConfigError> {
         spec.validate()?;
         let id = spec.service_id()?;
-        let (max, length, _) = spec
-            .restart_intensity
-            .resolve(&spec.restart_policy)
-            .unwrap_or((0, Duration::ZERO, crate::config::BeyondIntensity::Slow));
+        let (max, length, _) = spec.restart_intensity.resolve(&spec.restart_policy).unwrap_or((
+            0,
+            Duration::ZERO,
+            crate::config::BeyondIntensity::Slow,
+        ));
         Ok(Self {
             id,
             stop_steps: spec.stop_steps(),
@@ -306,29 +307,16 @@ impl Lifecycle {
         match event {
             Event::Spawned { identity, .. } => self.on_spawned(identity, turn),
             Event::SpawnFailed { kind, reason, .. } => self.on_spawn_failed(kind, &reason, turn),
-            Event::Exited {
-                status,
-                set_empty,
-                last_lines,
-                ..
-            } => {
+            Event::Exited { status, set_empty, last_lines, .. } => {
                 self.on_exited(status, set_empty, last_lines, turn);
             }
             Event::SetEmpty { .. } => self.on_set_empty(turn),
             Event::SetKilled { survivors, .. } => self.on_set_killed(survivors, turn),
-            Event::ProbeCompleted {
-                probe,
-                passed,
-                detail,
-                latency,
-                ..
-            } => {
+            Event::ProbeCompleted { probe, passed, detail, latency, .. } => {
                 self.on_probe(probe, passed, detail, latency, turn);
             }
             Event::Notified { notification, .. } => self.on_notified(notification, turn),
-            Event::LimitExceeded {
-                ceiling, detail, ..
-            } => self.on_limit(ceiling, &detail, turn),
+            Event::LimitExceeded { ceiling, detail, .. } => self.on_limit(ceiling, &detail, turn),
             _ => {}
         }
     }

@@ -74,8 +74,7 @@ impl ProbeFold {
 
     /// The time this probe alone may take to fail for good while starting.
     pub(super) fn startup_allowance(&self) -> Duration {
-        self.initial_delay
-            .saturating_add(self.period.saturating_mul(self.failure_threshold))
+        self.initial_delay.saturating_add(self.period.saturating_mul(self.failure_threshold))
     }
 
     pub(super) const fn due(&self) -> Option<Monotonic> {

@@ -41,9 +41,7 @@ impl Lifecycle {
         }
         self.enter(Phase::Starting, "being started", turn);
         turn.persist("starting");
-        turn.act(Effect::Spawn {
-            incarnation: self.incarnation,
-        });
+        turn.act(Effect::Spawn { incarnation: self.incarnation });
     }
 
     pub(super) fn on_spawned(&mut self, identity: ProcessIdentity, turn: &mut Turn) {
@@ -83,8 +81,7 @@ impl Lifecycle {
             .max()
             .unwrap_or_default();
         let deadline = allowance.max(self.spec.health_check_timeout);
-        self.timers
-            .arm(Timer::Startup, turn.now.monotonic + deadline);
+        self.timers.arm(Timer::Startup, turn.now.monotonic + deadline);
         self.begin_probes(|role| role == ProbeRole::Startup, turn);
         "started, waiting for its startup probe".clone_into(&mut self.reason);
     }
@@ -122,8 +119,7 @@ impl Lifecycle {
         }
         self.ready = ready;
         if ready {
-            self.timers
-                .arm(Timer::Stable, turn.now.monotonic + self.spec.stable_after);
+            self.timers.arm(Timer::Stable, turn.now.monotonic + self.spec.stable_after);
         } else {
             self.timers.disarm(Timer::Stable);
         }
@@ -148,17 +144,11 @@ impl Lifecycle {
         if self.phase != Phase::Starting {
             return;
         }
-        let report = ExitReport {
-            status: None,
-            reason: ExitReason::SpawnFailed,
-            last_lines: Vec::new(),
-        };
+        let report =
+            ExitReport { status: None, reason: ExitReason::SpawnFailed, last_lines: Vec::new() };
         turn.ended(&report);
         self.last_exit = Some(report);
-        let failure = CommandFailure::SpawnFailed {
-            kind,
-            reason: reason.to_owned(),
-        };
+        let failure = CommandFailure::SpawnFailed { kind, reason: reason.to_owned() };
         self.answer(turn, |command| command != Command::Stop, &Err(failure));
         match kind {
             SpawnErrorKind::ResourceExhausted
@@ -166,19 +156,13 @@ impl Lifecycle {
             | SpawnErrorKind::SpawnerUnavailable => {
                 let factor = 1_u32.checked_shl(self.starved).unwrap_or(u32::MAX);
                 self.starved = self.starved.saturating_add(1);
-                let delay = STARVED_DELAY_BASE
-                    .saturating_mul(factor)
-                    .min(STARVED_DELAY_MAX);
+                let delay = STARVED_DELAY_BASE.saturating_mul(factor).min(STARVED_DELAY_MAX);
                 self.schedule(delay, reason.to_owned(), turn);
             }
             _ if !kind.class().retryable() => {
                 self.fail(format!("cannot be started: {reason}"), false, turn);
             }
-            _ => self.judge(
-                ExitReason::SpawnFailed,
-                format!("start failed: {reason}"),
-                turn,
-            ),
+            _ => self.judge(ExitReason::SpawnFailed, format!("start failed: {reason}"), turn),
         }
     }
 
@@ -194,10 +178,7 @@ impl Lifecycle {
             return;
         }
         if !self.spawned
-            || !matches!(
-                self.phase,
-                Phase::Starting | Phase::Running | Phase::Unhealthy
-            )
+            || !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Unhealthy)
         {
             return;
         }
@@ -210,11 +191,7 @@ impl Lifecycle {
         self.leave_running(turn);
         self.spawned = false;
         self.identity = None;
-        let report = ExitReport {
-            status: Some(status),
-            reason: exit,
-            last_lines,
-        };
+        let report = ExitReport { status: Some(status), reason: exit, last_lines };
         turn.ended(&report);
         self.last_exit = Some(report);
         turn.persist("exited");
@@ -244,11 +221,7 @@ impl Lifecycle {
             return;
         }
         if exit == ExitReason::PermanentFailure {
-            self.fail(
-                format!("{text}; this code means that a restart is pointless"),
-                false,
-                turn,
-            );
+            self.fail(format!("{text}; this code means that a restart is pointless"), false, turn);
             return;
         }
         if never {
@@ -267,10 +240,8 @@ impl Lifecycle {
             );
             return;
         };
-        if let Some((max, window, beyond)) = self
-            .spec
-            .restart_intensity
-            .resolve(&self.spec.restart_policy)
+        if let Some((max, window, beyond)) =
+            self.spec.restart_intensity.resolve(&self.spec.restart_policy)
         {
             let full = self.window.is_full(turn.now.monotonic);
             match beyond {
@@ -293,11 +264,8 @@ impl Lifecycle {
 
     /// Waits for `delay`, then asks the budget; at once if there is nothing to wait for.
     fn schedule(&mut self, delay: Duration, cause: String, turn: &mut Turn) {
-        let when = if delay.is_zero() {
-            "at once".to_owned()
-        } else {
-            format!("in {}", shown(delay))
-        };
+        let when =
+            if delay.is_zero() { "at once".to_owned() } else { format!("in {}", shown(delay)) };
         self.enter(Phase::Backoff, format!("{cause}; restarting {when}"), turn);
         self.restart_cause = Some(cause);
         self.next_restart_at = Some(add(turn.now.wall, delay));
@@ -334,11 +302,8 @@ impl Lifecycle {
         if !std::mem::replace(&mut self.lost, false) {
             return;
         }
-        let report = ExitReport {
-            status,
-            reason: ExitReason::SupervisorLost,
-            last_lines: Vec::new(),
-        };
+        let report =
+            ExitReport { status, reason: ExitReason::SupervisorLost, last_lines: Vec::new() };
         turn.ended(&report);
         self.last_exit = Some(report);
         if self.desired == Desired::Up {

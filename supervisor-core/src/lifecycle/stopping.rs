@@ -134,28 +134,18 @@ impl Lifecycle {
     }
 
     fn signal_step(&mut self, turn: &mut Turn) {
-        let Some(step) = self
-            .stop
-            .as_ref()
-            .and_then(|stop| self.stop_steps.get(stop.step))
-            .copied()
+        let Some(step) =
+            self.stop.as_ref().and_then(|stop| self.stop_steps.get(stop.step)).copied()
         else {
             self.kill(turn);
             return;
         };
-        turn.act(Effect::Signal {
-            incarnation: self.incarnation,
-            signal: step.signal,
-        });
+        turn.act(Effect::Signal { incarnation: self.incarnation, signal: step.signal });
         if step.signal != Signal::Kill {
             // A suspended process keeps the signal pending until it is resumed.
-            turn.act(Effect::Signal {
-                incarnation: self.incarnation,
-                signal: Signal::Cont,
-            });
+            turn.act(Effect::Signal { incarnation: self.incarnation, signal: Signal::Cont });
         }
-        self.timers
-            .arm(Timer::StopStep, turn.now.monotonic + step.wait);
+        self.timers.arm(Timer::StopStep, turn.now.monotonic + step.wait);
     }
 
     pub(super) fn on_stop_step(&mut self, turn: &mut Turn) {
@@ -168,10 +158,7 @@ impl Lifecycle {
     fn kill(&mut self, turn: &mut Turn) {
         if let Some(stop) = &mut self.stop {
             stop.killing = true;
-            turn.act(Effect::KillSet {
-                incarnation: self.incarnation,
-                confirm: KILL_CONFIRM,
-            });
+            turn.act(Effect::KillSet { incarnation: self.incarnation, confirm: KILL_CONFIRM });
         }
     }
 
@@ -214,8 +201,7 @@ impl Lifecycle {
         let Some(stop) = &mut self.stop else { return };
         let first = stop.survivors.is_none();
         stop.survivors = Some(survivors.clone());
-        self.timers
-            .arm(Timer::KillRetry, turn.now.monotonic + KILL_RETRY);
+        self.timers.arm(Timer::KillRetry, turn.now.monotonic + KILL_RETRY);
         if !first {
             return;
         }
@@ -227,20 +213,13 @@ impl Lifecycle {
         );
         self.enter(Phase::Failed, text.clone(), turn);
         turn.persist("unkillable");
-        turn.act(Effect::GaveUp {
-            critical: self.spec.critical,
-            reason: text,
-        });
+        turn.act(Effect::GaveUp { critical: self.spec.critical, reason: text });
         turn.publish(EventKind::ServiceUnkillable {
             service: self.id.clone(),
             incarnation: self.incarnation,
             survivors: survivors.clone(),
         });
-        self.answer(
-            turn,
-            |_| true,
-            &Err(CommandFailure::Unkillable { survivors }),
-        );
+        self.answer(turn, |_| true, &Err(CommandFailure::Unkillable { survivors }));
     }
 
     /// The set is empty: what was meant to follow, follows.
@@ -249,19 +228,14 @@ impl Lifecycle {
         self.timers.clear();
         self.identity = None;
         self.spawned = false;
-        let (status, last_lines) = stop
-            .exited
-            .map_or((None, Vec::new()), |(status, lines)| (Some(status), lines));
+        let (status, last_lines) =
+            stop.exited.map_or((None, Vec::new()), |(status, lines)| (Some(status), lines));
         let reason = match &stop.after {
             After::Judge { exit, .. } | After::Fail { exit, .. } => *exit,
             After::Restart { cause: Some(_) } => ExitReason::GroupRestart,
             After::Down | After::Restart { cause: None } => ExitReason::Stopped,
         };
-        let report = ExitReport {
-            status,
-            reason,
-            last_lines,
-        };
+        let report = ExitReport { status, reason, last_lines };
         turn.ended(&report);
         self.last_exit = Some(report);
         self.answer(turn, |command| command == Command::Stop, &Ok(()));

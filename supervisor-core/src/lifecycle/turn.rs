@@ -62,11 +62,8 @@ impl Turn {
             Vec::with_capacity(self.acts.len() + self.events.len() + self.replies.len() + 2);
         let changed = machine.phase != self.from || machine.ready != self.was_ready;
         if let Some(cause) = self.cause {
-            let transition = Transition {
-                state: machine.state(),
-                from: self.from,
-                cause: cause.to_owned(),
-            };
+            let transition =
+                Transition { state: machine.state(), from: self.from, cause: cause.to_owned() };
             effects.push(Effect::Persist(Box::new(transition)));
         }
         effects.extend(self.acts);

@@ -26,11 +26,7 @@ impl RestartBudget {
     /// Makes a full bucket for this many services.
     #[must_use]
     pub fn new(services: usize, now: Monotonic) -> Self {
-        let mut budget = Self {
-            tokens: 0.0,
-            services,
-            refilled_at: now,
-        };
+        let mut budget = Self { tokens: 0.0, services, refilled_at: now };
         budget.tokens = budget.capacity();
         budget
     }
@@ -53,24 +49,16 @@ impl RestartBudget {
             self.tokens -= 1.0;
             return Ok(());
         }
-        Err(
-            Duration::from_secs_f64((1.0 - self.tokens) / self.refill_per_second())
-                .max(Duration::from_millis(1)),
-        )
+        Err(Duration::from_secs_f64((1.0 - self.tokens) / self.refill_per_second())
+            .max(Duration::from_millis(1)))
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "service counts are far below 2^52"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "service counts are far below 2^52")]
     fn capacity(&self) -> f64 {
         (self.services as f64).max(CAPACITY_MIN)
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "service counts are far below 2^52"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "service counts are far below 2^52")]
     fn refill_per_second(&self) -> f64 {
         (self.services as f64 * REFILL_SHARE).max(REFILL_MIN)
     }
@@ -96,27 +84,14 @@ mod tests {
         let wait = budget.take(start).unwrap_err();
         assert_eq!(wait, Duration::from_millis(5));
         let later = start + Duration::from_secs(1);
-        assert_eq!(
-            (0..500).take_while(|_| budget.take(later).is_ok()).count(),
-            200
-        );
+        assert_eq!((0..500).take_while(|_| budget.take(later).is_ok()).count(), 200);
     }
 
     #[test]
     fn few_services_still_have_fifty() {
         let mut budget = RestartBudget::new(1, Monotonic::ZERO);
-        assert_eq!(
-            (0..100)
-                .take_while(|_| budget.take(Monotonic::ZERO).is_ok())
-                .count(),
-            50
-        );
+        assert_eq!((0..100).take_while(|_| budget.take(Monotonic::ZERO).is_ok()).count(), 50);
         budget.set_services(60, Monotonic::ZERO);
-        assert_eq!(
-            (0..100)
-                .take_while(|_| budget.take(Monotonic::ZERO).is_ok())
-                .count(),
-            10
-        );
+        assert_eq!((0..100).take_while(|_| budget.take(Monotonic::ZERO).is_ok()).count(), 10);
     }
 }

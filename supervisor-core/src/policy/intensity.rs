@@ -13,9 +13,7 @@ pub const SLOW_DELAY_MAX: Duration = Duration::from_secs(30);
 /// Gives the spacing of the `n`-th restart (from 0) beyond the intensity.
 #[must_use]
 pub fn slow_delay(n: u32) -> Duration {
-    SLOW_DELAY_BASE
-        .saturating_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX))
-        .min(SLOW_DELAY_MAX)
+    SLOW_DELAY_BASE.saturating_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX)).min(SLOW_DELAY_MAX)
 }
 
 /// The restarts of one service that still count against its restart intensity.
@@ -32,11 +30,7 @@ impl IntensityWindow {
     /// Makes an empty window that allows `max` restarts in any stretch of `window`.
     #[must_use]
     pub fn new(max: u32, window: Duration) -> Self {
-        Self {
-            max: max as usize,
-            window,
-            restarts: VecDeque::new(),
-        }
+        Self { max: max as usize, window, restarts: VecDeque::new() }
     }
 
     /// Tells whether one more restart at `now` would exceed the limit.
@@ -67,11 +61,7 @@ impl IntensityWindow {
     }
 
     fn forget(&mut self, now: Monotonic) {
-        while self
-            .restarts
-            .front()
-            .is_some_and(|at| now.since(*at) >= self.window)
-        {
+        while self.restarts.front().is_some_and(|at| now.since(*at) >= self.window) {
             self.restarts.pop_front();
         }
     }

@@ -7,10 +7,7 @@ use std::time::Duration;
 /// Only ever shortens, so that a configured maximum stays one; a spread of 1.0 is what is called full jitter.
 #[must_use]
 pub fn jittered(delay: Duration, spread: f64, random: u64) -> Duration {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "53 bits are exactly what a f64 holds"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exactly what a f64 holds")]
     let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
     delay.mul_f64(1.0 - spread.clamp(0.0, 1.0) * unit)
 }
@@ -46,10 +43,7 @@ mod tests {
         let mut random = SplitMix::new(7);
         for _ in 0..1000 {
             let spread = jittered(delay, 0.1, random.next_u64());
-            assert!(
-                spread <= delay && spread >= Duration::from_secs(9),
-                "{spread:?}"
-            );
+            assert!(spread <= delay && spread >= Duration::from_secs(9), "{spread:?}");
         }
         assert_eq!(jittered(delay, 0.0, u64::MAX), delay);
         assert!(jittered(delay, 1.0, u64::MAX) < Duration::from_millis(1));

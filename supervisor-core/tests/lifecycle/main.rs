@@ -1,10 +1,6 @@
 //! The lifecycle machine against a simulated world: properties over random histories, and named traces.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod properties;
 mod scenarios;

@@ -30,11 +30,7 @@ enum Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let command = prop_oneof![
-        Just(Command::Start),
-        Just(Command::Stop),
-        Just(Command::Restart)
-    ];
+    let command = prop_oneof![Just(Command::Start), Just(Command::Stop), Just(Command::Restart)];
     let status = prop_oneof![
         Just(ExitStatus::Code(0)),
         Just(ExitStatus::Code(1)),
@@ -48,21 +44,15 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Some(SpawnErrorKind::NotFound)),
         1 => Just(Some(SpawnErrorKind::Other)),
     ];
-    let habits = (
-        spawn_error,
-        any::<bool>(),
-        any::<bool>(),
-        prop::bool::weighted(0.7),
-    )
-        .prop_map(
-            |(spawn_error, ignores_signals, leaves_grandchild, probes_pass)| Habits {
-                spawn_error,
-                ignores_signals,
-                leaves_grandchild,
-                probes_pass,
-                unkillable: false,
-            },
-        );
+    let habits = (spawn_error, any::<bool>(), any::<bool>(), prop::bool::weighted(0.7)).prop_map(
+        |(spawn_error, ignores_signals, leaves_grandchild, probes_pass)| Habits {
+            spawn_error,
+            ignores_signals,
+            leaves_grandchild,
+            probes_pass,
+            unkillable: false,
+        },
+    );
     let one = prop_oneof![
         6 => (0_u64..20_000).prop_map(Move::Pass),
         1 => (0_u64..10_000_000).prop_map(Move::Jump),
@@ -81,9 +71,7 @@ fn specs() -> impl Strategy<Value = ServiceSpec> {
     let policy = prop_oneof![
         Just(RestartPolicy::Never),
         Just(RestartPolicy::Always),
-        Just(RestartPolicy::FixedDelay {
-            delay: Duration::from_millis(300)
-        }),
+        Just(RestartPolicy::FixedDelay { delay: Duration::from_millis(300) }),
         Just(RestartPolicy::default()),
         Just(RestartPolicy::ExponentialBackoff {
             base_delay: Duration::from_millis(1),
@@ -103,25 +91,13 @@ fn specs() -> impl Strategy<Value = ServiceSpec> {
             })
         })
     };
-    let probes = (
-        probe(ProbeRole::Startup),
-        probe(ProbeRole::Readiness),
-        probe(ProbeRole::Liveness),
-    );
-    (
-        policy,
-        probes,
-        any::<bool>(),
-        prop_oneof![Just(0_u64), Just(50), Just(10_000)],
-        any::<bool>(),
-    )
+    let probes =
+        (probe(ProbeRole::Startup), probe(ProbeRole::Readiness), probe(ProbeRole::Liveness));
+    (policy, probes, any::<bool>(), prop_oneof![Just(0_u64), Just(50), Just(10_000)], any::<bool>())
         .prop_map(|(restart_policy, probes, half_open, grace, dependency)| {
             let mut spec = ServiceSpec::new("svc", "program").unwrap();
             spec.restart_policy = restart_policy;
-            spec.probes = [probes.0, probes.1, probes.2]
-                .into_iter()
-                .flatten()
-                .collect();
+            spec.probes = [probes.0, probes.1, probes.2].into_iter().flatten().collect();
             spec.half_open_after = half_open.then_some(Duration::from_secs(30));
             spec.shutdown_timeout = Duration::from_millis(grace);
             spec.permanent_exit_codes = vec![78];
@@ -150,12 +126,10 @@ fn play(world: &mut World, moves: &[Move]) {
                 }
             }
             Move::Dependency(true) => world.feed(Event::DependenciesMet),
-            Move::Dependency(false) => world.feed(Event::DependencyFailed {
-                cause: "other".into(),
-            }),
-            Move::Group => world.feed(Event::GroupRestart {
-                cause: "other".into(),
-            }),
+            Move::Dependency(false) => {
+                world.feed(Event::DependencyFailed { cause: "other".into() });
+            }
+            Move::Group => world.feed(Event::GroupRestart { cause: "other".into() }),
             Move::Limit => world.feed(Event::LimitExceeded {
                 incarnation: world.machine.incarnation(),
                 ceiling: supervisor_core::lifecycle::Ceiling::Memory,
@@ -168,20 +142,14 @@ fn play(world: &mut World, moves: &[Move]) {
 /// Feeds an event of another run and demands that nothing but a counter changes.
 fn stale(world: &mut World, incarnation: Incarnation, kind: u8) {
     let event = match kind {
-        0 => Event::Spawned {
-            incarnation,
-            identity: identity(incarnation),
-        },
+        0 => Event::Spawned { incarnation, identity: identity(incarnation) },
         1 => Event::Exited {
             incarnation,
             status: ExitStatus::Code(1),
             set_empty: true,
             last_lines: Vec::new(),
         },
-        2 => Event::SetKilled {
-            incarnation,
-            survivors: vec!["1 D".into()],
-        },
+        2 => Event::SetKilled { incarnation, survivors: vec!["1 D".into()] },
         3 => Event::ProbeCompleted {
             incarnation,
             probe: 0,
@@ -329,8 +297,5 @@ proptest! {
 
 #[test]
 fn an_effect_is_described_by_one_line() {
-    assert_eq!(
-        describe(&supervisor_core::lifecycle::Effect::AcquireBudget),
-        "ask budget"
-    );
+    assert_eq!(describe(&supervisor_core::lifecycle::Effect::AcquireBudget), "ask budget");
 }

@@ -14,10 +14,7 @@ use supervisor_core::state::Phase;
 use super::world::World;
 
 fn spec() -> ServiceSpec {
-    ServiceSpec {
-        restart_jitter: Some(0.0),
-        ..ServiceSpec::new("svc", "program").unwrap()
-    }
+    ServiceSpec { restart_jitter: Some(0.0), ..ServiceSpec::new("svc", "program").unwrap() }
 }
 
 fn secs(n: u64) -> Duration {
@@ -90,12 +87,7 @@ fn attempts_used_up_give_the_service_up_and_half_open_tries_once_more() {
         world.pass(secs(2));
     }
     assert_eq!(world.machine.phase(), Phase::Failed);
-    assert!(
-        world
-            .trace
-            .iter()
-            .any(|line| line.contains("gave up critical=true"))
-    );
+    assert!(world.trace.iter().any(|line| line.contains("gave up critical=true")));
     assert!(
         world.machine.state().reason.contains("one more try in 5m"),
         "{}",
@@ -107,10 +99,7 @@ fn attempts_used_up_give_the_service_up_and_half_open_tries_once_more() {
 
 #[test]
 fn always_restarts_at_once_then_slows_beyond_the_intensity_and_never_gives_up() {
-    let mut world = World::new(ServiceSpec {
-        restart_policy: RestartPolicy::Always,
-        ..spec()
-    });
+    let mut world = World::new(ServiceSpec { restart_policy: RestartPolicy::Always, ..spec() });
     world.command(Command::Start);
     let mut delays = Vec::new();
     for _ in 0..12 {
@@ -126,10 +115,7 @@ fn always_restarts_at_once_then_slows_beyond_the_intensity_and_never_gives_up() 
 #[test]
 fn a_completed_one_shot_is_stopped_and_a_failed_one_is_failed() {
     for (code, phase) in [(0, Phase::Stopped), (1, Phase::Failed)] {
-        let mut world = World::new(ServiceSpec {
-            restart_policy: RestartPolicy::Never,
-            ..spec()
-        });
+        let mut world = World::new(ServiceSpec { restart_policy: RestartPolicy::Never, ..spec() });
         world.command(Command::Start);
         world.exit(ExitStatus::Code(code));
         assert_eq!(world.machine.phase(), phase);
@@ -144,11 +130,7 @@ fn exit_codes_decide_between_success_failure_and_for_good() {
         permanent_exit_codes: vec![78],
         ..spec()
     };
-    for (code, phase) in [
-        (3, Phase::Stopped),
-        (1, Phase::Backoff),
-        (78, Phase::Failed),
-    ] {
+    for (code, phase) in [(3, Phase::Stopped), (1, Phase::Backoff), (78, Phase::Failed)] {
         let mut world = World::new(base.clone());
         world.command(Command::Start);
         world.exit(ExitStatus::Code(code));
@@ -165,10 +147,7 @@ fn a_program_that_is_missing_fails_at_once_with_the_reason() {
     let (_, result) = world.replies.iter().find(|(of, _)| *of == id).unwrap();
     assert!(matches!(
         result,
-        Err(CommandFailure::SpawnFailed {
-            kind: SpawnErrorKind::NotFound,
-            ..
-        })
+        Err(CommandFailure::SpawnFailed { kind: SpawnErrorKind::NotFound, .. })
     ));
 }
 
@@ -197,10 +176,7 @@ fn a_stop_signals_waits_its_grace_and_kills() {
     world.pass(Duration::from_millis(1));
     assert_eq!(world.machine.phase(), Phase::Stopped);
     assert!(world.replies.contains(&(id, Ok(()))));
-    assert_eq!(
-        world.machine.state().last_exit.unwrap().status,
-        Some(ExitStatus::Signal(9))
-    );
+    assert_eq!(world.machine.state().last_exit.unwrap().status, Some(ExitStatus::Signal(9)));
 }
 
 #[test]
@@ -210,11 +186,7 @@ fn a_leader_that_leaves_does_not_cut_the_grace_of_its_set_short() {
     world.command(Command::Start);
     world.command(Command::Stop);
     world.pass(secs(9));
-    assert_eq!(
-        world.machine.phase(),
-        Phase::Stopping,
-        "the grandchild is still there"
-    );
+    assert_eq!(world.machine.phase(), Phase::Stopping, "the grandchild is still there");
     world.pass(secs(1));
     assert_eq!(world.machine.phase(), Phase::Stopped);
     assert_eq!(world.kills.len(), 1);
@@ -268,12 +240,7 @@ fn what_survives_a_kill_is_reported_and_nothing_takes_its_place() {
         .any(|(id, r)| *id == stop && matches!(r, Err(CommandFailure::Unkillable { .. })));
     assert!(failed);
     let start = world.command(Command::Start);
-    assert!(
-        world
-            .replies
-            .iter()
-            .any(|(id, r)| *id == start && r.is_err())
-    );
+    assert!(world.replies.iter().any(|(id, r)| *id == start && r.is_err()));
     assert_eq!(world.starts.len(), 1);
     world.habits.unkillable = false;
     world.pass(secs(10));
@@ -283,10 +250,8 @@ fn what_survives_a_kill_is_reported_and_nothing_takes_its_place() {
 
 #[test]
 fn startup_gates_the_other_probes_and_losing_it_restarts() {
-    let probe = |role| ProbeSpec {
-        period: Some(secs(1)),
-        ..ProbeSpec::new(role, ProbeKind::Process)
-    };
+    let probe =
+        |role| ProbeSpec { period: Some(secs(1)), ..ProbeSpec::new(role, ProbeKind::Process) };
     let mut world = World::new(ServiceSpec {
         probes: vec![
             probe(ProbeRole::Startup),
@@ -298,12 +263,8 @@ fn startup_gates_the_other_probes_and_losing_it_restarts() {
     world.habits.probes_pass = false;
     world.command(Command::Start);
     assert_eq!(world.machine.phase(), Phase::Starting);
-    let asked: Vec<_> = world
-        .trace
-        .iter()
-        .filter(|line| line.contains("probe #"))
-        .cloned()
-        .collect();
+    let asked: Vec<_> =
+        world.trace.iter().filter(|line| line.contains("probe #")).cloned().collect();
     assert_eq!(asked, ["  probe #1 0"]);
     world.pass(secs(2));
     assert_eq!(world.machine.phase(), Phase::Backoff);
@@ -328,12 +289,7 @@ fn lost_liveness_is_said_first_then_diagnosed_then_stopped_as_a_hang() {
     world.habits.probes_pass = false;
     world.pass(secs(1));
     assert_eq!(world.machine.phase(), Phase::Unhealthy);
-    assert!(
-        world
-            .published
-            .iter()
-            .any(|event| matches!(event, EventKind::ServiceDegraded { .. }))
-    );
+    assert!(world.published.iter().any(|event| matches!(event, EventKind::ServiceDegraded { .. })));
     world.habits.probes_pass = true;
     world.pass(secs(1));
     assert_eq!(world.machine.phase(), Phase::Running);
@@ -342,10 +298,7 @@ fn lost_liveness_is_said_first_then_diagnosed_then_stopped_as_a_hang() {
     assert_eq!(last_reason(&world), ExitReason::Hang);
     assert!(world.trace.iter().any(|line| line.contains("diagnose #1")));
     let cont = world.trace.iter().position(|line| line.contains("SIGCONT"));
-    assert!(
-        cont.is_some(),
-        "a suspended process must be resumed to see its stop signal"
-    );
+    assert!(cont.is_some(), "a suspended process must be resumed to see its stop signal");
 }
 
 #[test]
@@ -355,17 +308,11 @@ fn a_missed_heartbeat_is_a_hang_and_a_reported_one_is_not() {
         failure_threshold: 2,
         ..ProbeSpec::new(ProbeRole::Liveness, ProbeKind::Heartbeat)
     };
-    let mut world = World::new(ServiceSpec {
-        probes: vec![probe],
-        ..spec()
-    });
+    let mut world = World::new(ServiceSpec { probes: vec![probe], ..spec() });
     world.command(Command::Start);
     for _ in 0..10 {
         let incarnation = world.machine.incarnation();
-        world.feed(Event::Notified {
-            incarnation,
-            notification: Notification::Watchdog,
-        });
+        world.feed(Event::Notified { incarnation, notification: Notification::Watchdog });
         world.pass(secs(1));
     }
     assert_eq!(world.starts.len(), 1);
@@ -376,18 +323,12 @@ fn a_missed_heartbeat_is_a_hang_and_a_reported_one_is_not() {
 #[test]
 fn readiness_by_heartbeat_waits_for_the_word() {
     let probe = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Heartbeat);
-    let mut world = World::new(ServiceSpec {
-        probes: vec![probe],
-        ..spec()
-    });
+    let mut world = World::new(ServiceSpec { probes: vec![probe], ..spec() });
     world.command(Command::Start);
     world.pass(secs(60));
     assert!(!world.machine.state().ready);
     let incarnation = world.machine.incarnation();
-    world.feed(Event::Notified {
-        incarnation,
-        notification: Notification::Ready,
-    });
+    world.feed(Event::Notified { incarnation, notification: Notification::Ready });
     assert!(world.machine.state().ready);
 }
 
@@ -433,26 +374,12 @@ fn a_set_found_empty_before_its_leaders_end_is_known_waits_for_the_exit_status()
     world.command(Command::Stop);
     let incarnation = world.machine.incarnation();
     let now = world.now();
-    let early = world.machine.step(
-        now,
-        Event::SetKilled {
-            incarnation,
-            survivors: Vec::new(),
-        },
-    );
+    let early = world.machine.step(now, Event::SetKilled { incarnation, survivors: Vec::new() });
     assert!(early.is_empty(), "{early:?}");
     assert_eq!(world.machine.phase(), Phase::Stopping);
     let status = ExitStatus::Signal(9);
-    let exited = Event::Exited {
-        incarnation,
-        status,
-        set_empty: false,
-        last_lines: Vec::new(),
-    };
+    let exited = Event::Exited { incarnation, status, set_empty: false, last_lines: Vec::new() };
     assert!(!world.machine.step(now, exited).is_empty());
     assert_eq!(world.machine.phase(), Phase::Stopped);
-    assert_eq!(
-        world.machine.state().last_exit.unwrap().status,
-        Some(status)
-    );
+    assert_eq!(world.machine.state().last_exit.unwrap().status, Some(status));
 }

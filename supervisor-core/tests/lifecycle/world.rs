@@ -150,10 +150,7 @@ impl World {
             let before = (self.machine.phase(), self.machine.state().ready);
             let effects = self.machine.step(self.now(), event);
             let told = effects.iter().any(|effect| {
-                matches!(
-                    effect,
-                    Effect::Publish(EventKind::ServiceStateChanged { .. })
-                )
+                matches!(effect, Effect::Publish(EventKind::ServiceStateChanged { .. }))
             });
             let changed = before != (self.machine.phase(), self.machine.state().ready);
             assert_eq!(
@@ -185,16 +182,11 @@ impl World {
                 } else {
                     self.live = Some(incarnation);
                     self.leader = true;
-                    queue.push_back(Event::Spawned {
-                        incarnation,
-                        identity: identity(incarnation),
-                    });
+                    queue
+                        .push_back(Event::Spawned { incarnation, identity: identity(incarnation) });
                 }
             }
-            Effect::Signal {
-                incarnation,
-                signal,
-            } => {
+            Effect::Signal { incarnation, signal } => {
                 self.signals.push((incarnation, signal, self.time));
                 if self.live == Some(incarnation)
                     && !self.habits.ignores_signals
@@ -232,14 +224,9 @@ impl World {
                     });
                 }
                 self.live = None;
-                queue.push_back(Event::SetKilled {
-                    incarnation,
-                    survivors: Vec::new(),
-                });
+                queue.push_back(Event::SetKilled { incarnation, survivors: Vec::new() });
             }
-            Effect::RunProbe {
-                incarnation, probe, ..
-            } => queue.push_back(Event::ProbeCompleted {
+            Effect::RunProbe { incarnation, probe, .. } => queue.push_back(Event::ProbeCompleted {
                 incarnation,
                 probe,
                 passed: self.habits.probes_pass,
@@ -259,11 +246,7 @@ impl World {
             assert_eq!(self.live, None, "{} with a live set", state.phase);
         }
         if matches!(state.phase, supervisor_core::state::Phase::Stopped) {
-            assert_eq!(
-                self.machine.next_deadline(),
-                None,
-                "a stopped service has a deadline"
-            );
+            assert_eq!(self.machine.next_deadline(), None, "a stopped service has a deadline");
             assert!(!state.ready);
         }
         if let Some(stored) = &self.stored {
@@ -280,19 +263,12 @@ impl World {
 pub(crate) fn at(time: Duration) -> Now {
     let wall = DateTime::from_timestamp(1_700_000_000, 0).unwrap()
         + chrono::TimeDelta::from_std(time).unwrap();
-    Now {
-        monotonic: Monotonic::from_origin(time),
-        wall,
-    }
+    Now { monotonic: Monotonic::from_origin(time), wall }
 }
 
 pub(crate) fn identity(incarnation: Incarnation) -> ProcessIdentity {
     let pid = 1000 + u32::try_from(incarnation.get()).unwrap();
-    ProcessIdentity {
-        boot_id: "boot".into(),
-        pid,
-        start_time: incarnation.get(),
-    }
+    ProcessIdentity { boot_id: "boot".into(), pid, start_time: incarnation.get() }
 }
 
 /// One effect as a line of a trace.
@@ -304,21 +280,15 @@ pub(crate) fn describe(effect: &Effect) -> String {
         Effect::AcquireBudget => "ask budget".into(),
         Effect::AwaitDependencies => "await dependencies".into(),
         Effect::Spawn { incarnation } => format!("spawn #{incarnation}"),
-        Effect::Signal {
-            incarnation,
-            signal,
-        } => format!("signal #{incarnation} {signal}"),
+        Effect::Signal { incarnation, signal } => format!("signal #{incarnation} {signal}"),
         Effect::KillSet { incarnation, .. } => format!("kill #{incarnation}"),
         Effect::Diagnose { incarnation } => format!("diagnose #{incarnation}"),
-        Effect::RunProbe {
-            incarnation, probe, ..
-        } => format!("probe #{incarnation} {probe}"),
+        Effect::RunProbe { incarnation, probe, .. } => format!("probe #{incarnation} {probe}"),
         Effect::StopProbes => "stop probes".into(),
         Effect::Publish(event) => format!("publish {}", event.name()),
         Effect::GaveUp { critical, .. } => format!("gave up critical={critical}"),
-        Effect::Reply { id, result } => format!(
-            "reply {id} {}",
-            if result.is_ok() { "ok" } else { "failed" }
-        ),
+        Effect::Reply { id, result } => {
+            format!("reply {id} {}", if result.is_ok() { "ok" } else { "failed" })
+        }
     }
 }

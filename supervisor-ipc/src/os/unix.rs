@@ -27,11 +27,7 @@ impl Transport for UnixTransport {
         let connected = UnixStream::connect(&self.path).await;
         connected.map(Connection::of).map_err(|error| {
             let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-            let class = if denied {
-                ErrorClass::Permanent
-            } else {
-                ErrorClass::Transient
-            };
+            let class = if denied { ErrorClass::Permanent } else { ErrorClass::Transient };
             connect_error(&self.describe(), class, error)
         })
     }

@@ -104,10 +104,7 @@ mod tests {
         assert_eq!(many.verdict(), Verdict::Met);
         let few = good(r#"{"bench":"a","value":29,"unit":"x","target":30,"better":"higher"}"#);
         assert_eq!(few.verdict(), Verdict::Missed);
-        assert_eq!(
-            good(r#"{"bench":"a","value":1,"unit":"x"}"#).verdict(),
-            Verdict::NoTarget
-        );
+        assert_eq!(good(r#"{"bench":"a","value":1,"unit":"x"}"#).verdict(), Verdict::NoTarget);
     }
 
     #[test]
@@ -115,13 +112,7 @@ mod tests {
         let line = r#"{"bench":"a","value":3.0,"unit":"ms","floor":2.0}"#;
         assert_eq!(good(line).ratio, Some(1.5));
         let line = r#"{"bench":"a","value":3.0,"unit":"ms","floor":2.0,"ratio":1.0}"#;
-        assert!(
-            parse(line)
-                .unwrap()
-                .unwrap_err()
-                .to_string()
-                .contains("1.500")
-        );
+        assert!(parse(line).unwrap().unwrap_err().to_string().contains("1.500"));
     }
 
     #[test]
@@ -129,10 +120,6 @@ mod tests {
         assert!(parse("warming up").is_none());
         assert!(parse("{\"other\":1}").is_none());
         assert!(parse(r#"{"bench":"a","value":"fast"}"#).unwrap().is_err());
-        assert!(
-            parse(r#"{"bench":"a","value":1,"unit":"x","flor":1}"#)
-                .unwrap()
-                .is_err()
-        );
+        assert!(parse(r#"{"bench":"a","value":1,"unit":"x","flor":1}"#).unwrap().is_err());
     }
 }

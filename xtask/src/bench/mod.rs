@@ -33,10 +33,7 @@ pub(crate) fn run(flags: &BenchFlags) -> anyhow::Result<()> {
     let mut measurements = Vec::new();
     let mut failed = Vec::new();
     for bench in &benches {
-        report::heading(&format!(
-            "bench {}   (again: cargo xtask bench {0})",
-            bench.name
-        ));
+        report::heading(&format!("bench {}   (again: cargo xtask bench {0})", bench.name));
         // The others still run: a figure less is better than none.
         match measure(&workspace, bench) {
             Ok(found) => measurements.extend(found),
@@ -54,10 +51,7 @@ pub(crate) fn run(flags: &BenchFlags) -> anyhow::Result<()> {
     if !failed.is_empty() {
         bail!("benchmarks that did not finish: {}", failed.join(", "));
     }
-    let missed = measurements
-        .iter()
-        .filter(|m| m.verdict() == Verdict::Missed)
-        .count();
+    let missed = measurements.iter().filter(|m| m.verdict() == Verdict::Missed).count();
     if flags.strict && missed > 0 {
         bail!("{missed} targets missed");
     }
@@ -81,15 +75,9 @@ fn discover(workspace: &Workspace) -> Vec<Bench> {
 /// The benches that are named, or whose crate is; all when nothing is named.
 fn select(mut benches: Vec<Bench>, names: &[String]) -> anyhow::Result<Vec<Bench>> {
     for name in names {
-        if !benches
-            .iter()
-            .any(|bench| bench.name == *name || bench.package == *name)
-        {
+        if !benches.iter().any(|bench| bench.name == *name || bench.package == *name) {
             let known: Vec<&str> = benches.iter().map(|bench| bench.name.as_str()).collect();
-            bail!(
-                "no benchmark or crate is named {name}; there are: {}",
-                known.join(", ")
-            );
+            bail!("no benchmark or crate is named {name}; there are: {}", known.join(", "));
         }
     }
     if !names.is_empty() {
@@ -139,24 +127,14 @@ mod tests {
     use super::*;
 
     fn bench(package: &str, name: &str) -> Bench {
-        Bench {
-            package: package.to_owned(),
-            name: name.to_owned(),
-            features: Vec::new(),
-        }
+        Bench { package: package.to_owned(), name: name.to_owned(), features: Vec::new() }
     }
 
     fn selected(names: &[&str]) -> anyhow::Result<Vec<String>> {
-        let benches = vec![
-            bench("process", "restart"),
-            bench("process", "spawn"),
-            bench("ipc", "trip"),
-        ];
+        let benches =
+            vec![bench("process", "restart"), bench("process", "spawn"), bench("ipc", "trip")];
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Ok(select(benches, &names)?
-            .into_iter()
-            .map(|bench| bench.name)
-            .collect())
+        Ok(select(benches, &names)?.into_iter().map(|bench| bench.name).collect())
     }
 
     #[test]

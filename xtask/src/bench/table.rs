@@ -17,42 +17,19 @@ pub(crate) fn render(measurements: &[Measurement]) -> String {
     };
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let lines: Vec<String> = rows.iter().map(|row| line(row, &widths)).collect();
-    let missed = measurements
-        .iter()
-        .filter(|m| m.verdict() == Verdict::Missed)
-        .count();
-    let aimed = measurements
-        .iter()
-        .filter(|m| m.verdict() != Verdict::NoTarget)
-        .count();
-    format!(
-        "{}\n\n{} of {aimed} targets met",
-        lines.join("\n"),
-        aimed - missed
-    )
+    let missed = measurements.iter().filter(|m| m.verdict() == Verdict::Missed).count();
+    let aimed = measurements.iter().filter(|m| m.verdict() != Verdict::NoTarget).count();
+    format!("{}\n\n{} of {aimed} targets met", lines.join("\n"), aimed - missed)
 }
 
 /// One measurement on a line of its own, while the others are still running.
 pub(crate) fn one_line(measurement: &Measurement) -> String {
     let cells = row(measurement);
-    cells
-        .into_iter()
-        .filter(|cell| !cell.is_empty())
-        .collect::<Vec<_>>()
-        .join("  ")
+    cells.into_iter().filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("  ")
 }
 
 fn row(measurement: &Measurement) -> [String; 7] {
-    let Measurement {
-        bench,
-        value,
-        unit,
-        floor,
-        ratio,
-        target,
-        better,
-        note,
-    } = measurement;
+    let Measurement { bench, value, unit, floor, ratio, target, better, note } = measurement;
     let bound = match better {
         Better::Lower => "<=",
         Better::Higher => ">=",
@@ -65,15 +42,9 @@ fn row(measurement: &Measurement) -> [String; 7] {
     [
         bench.clone(),
         format!("{} {unit}", figure(*value)),
-        floor
-            .map(|floor| format!("{} {unit}", figure(floor)))
-            .unwrap_or_default(),
-        ratio
-            .map(|ratio| format!("{ratio:.2}x"))
-            .unwrap_or_default(),
-        target
-            .map(|target| format!("{bound} {}", figure(target)))
-            .unwrap_or_default(),
+        floor.map(|floor| format!("{} {unit}", figure(floor))).unwrap_or_default(),
+        ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
+        target.map(|target| format!("{bound} {}", figure(target))).unwrap_or_default(),
         verdict.to_owned(),
         note.clone(),
     ]
@@ -117,10 +88,7 @@ mod tests {
             r#"{"bench":"stop","value":250.0,"unit":"ms","target":100,"note":"1,000 services"}"#,
             r#"{"bench":"idle","value":0,"unit":"ticks"}"#,
         ];
-        let measurements: Vec<_> = lines
-            .iter()
-            .map(|line| parse(line).unwrap().unwrap())
-            .collect();
+        let measurements: Vec<_> = lines.iter().map(|line| parse(line).unwrap().unwrap()).collect();
         let expected = "\
 bench               value    floor  ratio   target          note
 crash_to_running  1.20 ms  1.10 ms  1.09x  <= 1.15  met

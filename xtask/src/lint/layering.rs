@@ -16,17 +16,9 @@ pub(crate) const ALLOWED: &[(&str, &[&str])] = &[
     ("supervisor-tauri", &["supervisor-core"]),
     (
         "rust-ai-ide-supervisor",
-        &[
-            "supervisor-core",
-            "supervisor-process",
-            "supervisor-persist",
-            "supervisor-ipc",
-        ],
+        &["supervisor-core", "supervisor-process", "supervisor-persist", "supervisor-ipc"],
     ),
-    (
-        "supervisor-tauri/examples/dashboard",
-        &["supervisor-tauri", "rust-ai-ide-supervisor"],
-    ),
+    ("supervisor-tauri/examples/dashboard", &["supervisor-tauri", "rust-ai-ide-supervisor"]),
     ("xtask", &[]),
 ];
 
@@ -39,11 +31,8 @@ struct Edge {
 }
 
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
-    let members: Vec<String> = workspace
-        .members()
-        .iter()
-        .map(|package| workspace.directory(package))
-        .collect();
+    let members: Vec<String> =
+        workspace.members().iter().map(|package| workspace.directory(package)).collect();
     let found = check(&members, &edges(workspace));
     if !found.is_empty() {
         bail!("{} to mend:\n  {}", found.len(), found.join("\n  "));
@@ -72,9 +61,7 @@ fn check(members: &[String], edges: &[Edge]) -> Vec<String> {
     let mut found = Vec::new();
     for member in members {
         if allowed(member).is_none() {
-            found.push(format!(
-                "{member} is not in the table: decide what it may depend on"
-            ));
+            found.push(format!("{member} is not in the table: decide what it may depend on"));
         }
     }
     for Edge { from, to, kind } in edges {
@@ -84,19 +71,14 @@ fn check(members: &[String], edges: &[Edge]) -> Vec<String> {
         // A crate may depend on itself for its tests: that is how test features are switched on.
         let own_features = from == to && kind == "development";
         if !own_features && !allowed.contains(&to.as_str()) {
-            found.push(format!(
-                "{from} must not depend on {to} ({kind} dependency)"
-            ));
+            found.push(format!("{from} must not depend on {to} ({kind} dependency)"));
         }
     }
     found
 }
 
 fn allowed(directory: &str) -> Option<&'static [&'static str]> {
-    ALLOWED
-        .iter()
-        .find(|(from, _)| *from == directory)
-        .map(|(_, to)| *to)
+    ALLOWED.iter().find(|(from, _)| *from == directory).map(|(_, to)| *to)
 }
 
 #[cfg(test)]
@@ -104,11 +86,7 @@ mod tests {
     use super::*;
 
     fn edge(from: &str, to: &str, kind: &str) -> Edge {
-        Edge {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            kind: kind.to_owned(),
-        }
+        Edge { from: from.to_owned(), to: to.to_owned(), kind: kind.to_owned() }
     }
 
     #[test]
@@ -119,10 +97,7 @@ mod tests {
     #[test]
     fn a_forbidden_edge_of_any_kind_is_found() {
         for kind in ["normal", "build", "development"] {
-            let found = check(
-                &[],
-                &[edge("supervisor-process", "supervisor-persist", kind)],
-            );
+            let found = check(&[], &[edge("supervisor-process", "supervisor-persist", kind)]);
             assert_eq!(found.len(), 1, "{kind}");
         }
         assert!(check(&[], &[edge("supervisor-ipc", "supervisor-core", "normal")]).is_empty());

@@ -51,10 +51,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         }
     }
     if !found.is_empty() {
-        bail!(
-            "licences that deny.toml does not allow:\n  {}",
-            found.join("\n  ")
-        );
+        bail!("licences that deny.toml does not allow:\n  {}", found.join("\n  "));
     }
     Ok(())
 }
@@ -62,10 +59,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 /// Whether an SPDX expression can be met by the allowed licences alone.
 fn satisfied(expression: &str, allow: &BTreeSet<String>) -> bool {
     // The form `MIT/Apache-2.0` is older than SPDX expressions and means OR.
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let tokens: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = tokens.as_slice();
     either(&mut rest, allow) && rest.is_empty()
@@ -121,12 +115,7 @@ mod tests {
     use super::*;
 
     fn met(expression: &str) -> bool {
-        let allow = [
-            "MIT",
-            "Apache-2.0",
-            "Apache-2.0 WITH LLVM-exception",
-            "Unicode-3.0",
-        ];
+        let allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "Unicode-3.0"];
         satisfied(expression, &allow.map(str::to_owned).into())
     }
 

@@ -31,10 +31,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let path = root.join("Cargo.lock");
     let text = fs::read_to_string(&path).context("Cargo.lock is part of the project")?;
     let lockfile: Lockfile = toml::from_str(&text).context("Cargo.lock is not valid")?;
-    let found = check(
-        &lockfile,
-        root.join("supervisor-persist/migrations").is_dir(),
-    );
+    let found = check(&lockfile, root.join("supervisor-persist/migrations").is_dir());
     if !found.is_empty() {
         bail!("{} to mend:\n  {}", found.len(), found.join("\n  "));
     }
@@ -60,9 +57,7 @@ fn check(lockfile: &Lockfile, expects_database: bool) -> Vec<String> {
         match copies.len() {
             1 => {}
             0 if !expects_database => {}
-            0 => found.push(format!(
-                "{name} is missing: which SQLite does the program use?"
-            )),
+            0 => found.push(format!("{name} is missing: which SQLite does the program use?")),
             _ => found.push(format!("{name} more than once: {}", copies.join(", "))),
         }
     }
@@ -74,22 +69,15 @@ mod tests {
     use super::*;
 
     fn lockfile(names: &[&str]) -> Lockfile {
-        let package = |name: &&str| Package {
-            name: (*name).to_owned(),
-            version: "0.1.0".to_owned(),
-        };
-        Lockfile {
-            package: names.iter().map(package).collect(),
-        }
+        let package =
+            |name: &&str| Package { name: (*name).to_owned(), version: "0.1.0".to_owned() };
+        Lockfile { package: names.iter().map(package).collect() }
     }
 
     #[test]
     fn exactly_one_sqlite_passes() {
         assert!(check(&lockfile(&["a", "libsqlite3-sys"]), true).is_empty());
-        assert_eq!(
-            check(&lockfile(&["libsqlite3-sys", "libsqlite3-sys"]), true).len(),
-            1
-        );
+        assert_eq!(check(&lockfile(&["libsqlite3-sys", "libsqlite3-sys"]), true).len(), 1);
         assert_eq!(check(&lockfile(&["a"]), true).len(), 1);
     }
 

@@ -51,21 +51,16 @@ pub(crate) fn run(flags: &LintFlags) -> anyhow::Result<()> {
     let workspace = Workspace::load()?;
     tell_left_out(&workspace, flags.strict)?;
     let all = StepName::value_variants();
-    let steps = if flags.steps.is_empty() {
-        all
-    } else {
-        &flags.steps
-    };
+    let steps = if flags.steps.is_empty() { all } else { &flags.steps };
     let mut failed = Vec::new();
     for step in steps {
         let name = name(*step);
         report::heading(&format!("lint {name}   (again: cargo xtask lint {name})"));
         let begun = Instant::now();
         match run_step(*step, &workspace) {
-            Ok(()) => report::note(&format!(
-                "{name}: fine, {:.1} s",
-                begun.elapsed().as_secs_f64()
-            )),
+            Ok(()) => {
+                report::note(&format!("{name}: fine, {:.1} s", begun.elapsed().as_secs_f64()));
+            }
             Err(error) => {
                 report::failure(&format!("{name}: {error:#}"));
                 failed.push(name);
@@ -73,29 +68,19 @@ pub(crate) fn run(flags: &LintFlags) -> anyhow::Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!(
-            "lint: {} of {} steps failed: {}",
-            failed.len(),
-            steps.len(),
-            failed.join(", ")
-        );
+        bail!("lint: {} of {} steps failed: {}", failed.len(), steps.len(), failed.join(", "));
     }
     report::note(&format!("\nlint: all {} steps are fine", steps.len()));
     Ok(())
 }
 
 fn name(step: StepName) -> String {
-    step.to_possible_value()
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default()
+    step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn run_step(step: StepName, workspace: &Workspace) -> anyhow::Result<()> {
     match step {
-        StepName::Fmt => Cmd::cargo()
-            .args(["fmt", "--all", "--check"])
-            .dir(workspace.root())
-            .run(),
+        StepName::Fmt => Cmd::cargo().args(["fmt", "--all", "--check"]).dir(workspace.root()).run(),
         StepName::Tidy => tidy::run(workspace.root()),
         StepName::Manifests => manifests::run(workspace),
         StepName::Layering => layering::run(workspace),
@@ -130,14 +115,7 @@ fn deny(workspace: &Workspace) -> anyhow::Result<()> {
         return Ok(());
     }
     Cmd::cargo()
-        .args([
-            "deny",
-            "check",
-            "--hide-inclusion-graph",
-            "bans",
-            "licenses",
-            "sources",
-        ])
+        .args(["deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
         .dir(workspace.root())
         .run()
 }
@@ -157,13 +135,7 @@ fn features(workspace: &Workspace) -> anyhow::Result<()> {
         let has_library = package.targets.iter().any(cargo_metadata::Target::is_lib);
         if has_library {
             Cmd::cargo()
-                .args([
-                    "check",
-                    "--lib",
-                    "--no-default-features",
-                    "-p",
-                    package.name.as_str(),
-                ])
+                .args(["check", "--lib", "--no-default-features", "-p", package.name.as_str()])
                 .dir(workspace.root())
                 .run()?;
         }

@@ -17,16 +17,8 @@ struct Node {
 }
 
 /// The core decides and never acts: no runtime, no database, no window, no operating system.
-const CORE_FORBIDDEN: [&str; 8] = [
-    "tokio",
-    "rusqlite",
-    "tauri",
-    "mio",
-    "libc",
-    "rustix",
-    "windows-sys",
-    "getrandom",
-];
+const CORE_FORBIDDEN: [&str; 8] =
+    ["tokio", "rusqlite", "tauri", "mio", "libc", "rustix", "windows-sys", "getrandom"];
 
 /// Features through which chrono asks for the time. In the core, time is an argument.
 const CLOCK_FEATURES: [&str; 3] = ["clock", "now", "wasmbind"];
@@ -36,10 +28,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     for flags in [&[][..], &["--all-features"][..]] {
         let nodes = tree(root, "supervisor-core", flags)?;
         found.extend(core_violations(&nodes).iter().map(|what| {
-            format!(
-                "supervisor-core {}: {what}",
-                flags.first().unwrap_or(&"(default features)")
-            )
+            format!("supervisor-core {}: {what}", flags.first().unwrap_or(&"(default features)"))
         }));
     }
     let nodes = tree(root, "rust-ai-ide-supervisor", &[])?;
@@ -48,26 +37,18 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     }));
     if !found.is_empty() {
         found.dedup();
-        bail!(
-            "dependency trees (see: cargo tree -p CRATE -e normal):\n  {}",
-            found.join("\n  ")
-        );
+        bail!("dependency trees (see: cargo tree -p CRATE -e normal):\n  {}", found.join("\n  "));
     }
     Ok(())
 }
 
 fn core_violations(nodes: &[Node]) -> Vec<String> {
     let reached = forbidden(nodes, &CORE_FORBIDDEN);
-    let mut found: Vec<String> = reached
-        .iter()
-        .map(|name| format!("reaches {name}"))
-        .collect();
+    let mut found: Vec<String> = reached.iter().map(|name| format!("reaches {name}")).collect();
     for node in nodes.iter().filter(|node| node.name == "chrono") {
         for feature in &node.features {
             if CLOCK_FEATURES.contains(&feature.as_str()) {
-                found.push(format!(
-                    "chrono has the feature `{feature}`, which reads the clock"
-                ));
+                found.push(format!("chrono has the feature `{feature}`, which reads the clock"));
             }
         }
     }
@@ -95,16 +76,8 @@ fn parse(text: &str) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let (package, features) = line.split_once('|').unwrap_or((line, ""));
-        let name = package
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let features = features
-            .split(',')
-            .filter(|f| !f.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let name = package.split_whitespace().next().unwrap_or_default().to_owned();
+        let features = features.split(',').filter(|f| !f.is_empty()).map(str::to_owned).collect();
         let node = Node { name, features };
         if !nodes.contains(&node) {
             nodes.push(node);
@@ -146,9 +119,6 @@ mod tests {
 
     #[test]
     fn a_test_library_in_the_program_is_found() {
-        assert_eq!(
-            forbidden(&parse("mockall v0.15.0|\n"), &["mockall"]),
-            ["mockall"]
-        );
+        assert_eq!(forbidden(&parse("mockall v0.15.0|\n"), &["mockall"]), ["mockall"]);
     }
 }

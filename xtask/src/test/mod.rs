@@ -15,10 +15,7 @@ pub(crate) fn run(flags: &TestFlags) -> anyhow::Result<()> {
     let packages = select(&workspace, &flags.packages)?;
     name_left_out(&workspace, flags)?;
 
-    let names: Vec<&str> = packages
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
+    let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     report::heading(&format!("test {}", names.join(" ")));
     report::note("one crate again: cargo xtask test -p CRATE; one test: ... -- NAME");
     if flags.nextest {
@@ -70,17 +67,10 @@ fn select<'a>(workspace: &'a Workspace, names: &[String]) -> anyhow::Result<Vec<
     }
     let members = workspace.members();
     let find = |name: &String| {
-        members
-            .iter()
-            .copied()
-            .find(|package| package.name == name.as_str())
-            .with_context(|| {
-                let known: Vec<&str> = members
-                    .iter()
-                    .map(|package| package.name.as_str())
-                    .collect();
-                format!("no crate is named {name}; there are {}", known.join(", "))
-            })
+        members.iter().copied().find(|package| package.name == name.as_str()).with_context(|| {
+            let known: Vec<&str> = members.iter().map(|package| package.name.as_str()).collect();
+            format!("no crate is named {name}; there are {}", known.join(", "))
+        })
     };
     names.iter().map(find).collect()
 }
@@ -107,9 +97,7 @@ mod tests {
     #[test]
     fn an_unknown_crate_is_refused_with_the_names_there_are() {
         let workspace = Workspace::load().unwrap();
-        let error = select(&workspace, &["supervisor-cor".to_owned()])
-            .unwrap_err()
-            .to_string();
+        let error = select(&workspace, &["supervisor-cor".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("supervisor-core, supervisor-ipc"), "{error}");
     }
 
@@ -118,11 +106,7 @@ mod tests {
         let workspace = Workspace::load().unwrap();
         let selected = select(&workspace, &[]).unwrap();
         for package in workspace.default_members() {
-            assert!(
-                selected.iter().any(|other| other.id == package.id),
-                "{}",
-                package.name
-            );
+            assert!(selected.iter().any(|other| other.id == package.id), "{}", package.name);
         }
     }
 }

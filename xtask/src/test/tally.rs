@@ -30,9 +30,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; others add nothing.
     fn add(&mut self, line: &str) {
-        let result = line
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "));
+        let result = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "));
         let Some((_, counts)) = result else { return };
         for count in counts.split("; ") {
             let Some((number, what)) = count.split_once(' ') else {
@@ -81,10 +79,7 @@ fn run_within(command: &Cmd, wait: Duration) -> anyhow::Result<(Tally, anyhow::R
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) if status.is_some() => {
                 let left = "a process that a test started still holds the tests' output open";
-                return Ok((
-                    tally,
-                    Err(anyhow!("{left}: find it and end it in that test")),
-                ));
+                return Ok((tally, Err(anyhow!("{left}: find it and end it in that test"))));
             }
             // Quiet, and perhaps over: the next silence decides.
             Err(RecvTimeoutError::Timeout) => status = child.try_wait()?,
@@ -93,9 +88,7 @@ fn run_within(command: &Cmd, wait: Duration) -> anyhow::Result<(Tally, anyhow::R
     let status = child.wait()?;
     let outcome = match status.success() {
         true => Ok(()),
-        false => Err(anyhow!(
-            "some tests failed ({status}); their names are listed above"
-        )),
+        false => Err(anyhow!("some tests failed ({status}); their names are listed above")),
     };
     Ok((tally, outcome))
 }
@@ -107,10 +100,7 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             // A test may print what is not UTF-8.
-            if sender
-                .send(String::from_utf8_lossy(&line).into_owned())
-                .is_err()
-            {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
             }
         }
@@ -133,41 +123,26 @@ mod tests {
         ] {
             tally.add(line);
         }
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 8,
-                failed: 2,
-                skipped: 1
-            }
-        );
+        assert_eq!(tally, Tally { passed: 8, failed: 2, skipped: 1 });
         assert_eq!(tally.to_string(), "8 passed, 2 failed, 1 skipped");
     }
 
     #[test]
     #[cfg(unix)]
     fn a_failing_program_is_counted_and_reported() {
-        let program = Cmd::new("sh").args([
-            "-c",
-            "echo 'test result: FAILED. 1 passed; 2 failed'; exit 1",
-        ]);
+        let program =
+            Cmd::new("sh").args(["-c", "echo 'test result: FAILED. 1 passed; 2 failed'; exit 1"]);
         let (tally, outcome) = run(&program).unwrap();
         assert_eq!(tally.to_string(), "1 passed, 2 failed");
-        assert!(
-            outcome
-                .unwrap_err()
-                .to_string()
-                .contains("some tests failed")
-        );
+        assert!(outcome.unwrap_err().to_string().contains("some tests failed"));
     }
 
     #[test]
     #[cfg(unix)]
     fn a_process_left_behind_is_an_error_and_not_a_wait() {
         let directory = tempfile::tempdir().unwrap();
-        let program = Cmd::new("sh")
-            .args(["-c", "sleep 600 & echo $! > pid"])
-            .dir(directory.path());
+        let program =
+            Cmd::new("sh").args(["-c", "sleep 600 & echo $! > pid"]).dir(directory.path());
         let outcome = run_within(&program, Duration::from_millis(100)).unwrap().1;
         let pid = std::fs::read_to_string(directory.path().join("pid")).unwrap();
         assert!(Cmd::new("kill").arg(pid.trim()).succeeds());

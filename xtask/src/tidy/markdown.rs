@@ -28,10 +28,7 @@ pub(crate) fn check(path: &str, file: &Path, text: &str) -> Vec<Violation> {
 
 /// The files a line links to, without anchors; addresses and links inside the page are not files.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
-    let links = line
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', ' ', '#']).next());
+    let links = line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ', '#']).next());
     links.filter(|target| !target.is_empty() && !target.contains(':'))
 }
 
@@ -43,18 +40,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("there.md"), "").unwrap();
         let violations = check("README.md", &directory.path().join("README.md"), text);
-        violations
-            .into_iter()
-            .map(|violation| violation.line)
-            .collect()
+        violations.into_iter().map(|violation| violation.line).collect()
     }
 
     #[test]
     fn links_to_missing_files_are_found() {
-        assert_eq!(
-            found("[a](there.md), [b](gone.md)\n[c](there.md#part)\n[d](gone/)\n"),
-            [1, 3]
-        );
+        assert_eq!(found("[a](there.md), [b](gone.md)\n[c](there.md#part)\n[d](gone/)\n"), [1, 3]);
     }
 
     #[test]

@@ -18,9 +18,8 @@ const SKIPPED: [&str; 4] = ["target", "node_modules", "gen", "mutants.out"];
 const HIDDEN_KEPT: [&str; 3] = [".cargo", ".ci", ".github"];
 
 /// Names and endings of the text files we write by hand.
-const TEXT_ENDINGS: [&str; 13] = [
-    "rs", "toml", "md", "yml", "yaml", "sql", "sh", "json", "html", "js", "mjs", "css", "py",
-];
+const TEXT_ENDINGS: [&str; 13] =
+    ["rs", "toml", "md", "yml", "yaml", "sql", "sh", "json", "html", "js", "mjs", "css", "py"];
 const TEXT_NAMES: [&str; 3] = ["run", ".gitignore", ".gitattributes"];
 
 /// One thing to mend.
@@ -34,22 +33,13 @@ pub(crate) struct Violation {
 
 impl Violation {
     fn new(path: &str, line: usize, rule: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            rule,
-            message: message.into(),
-        }
+        Self { path: path.to_owned(), line, rule, message: message.into() }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {} [{}]",
-            self.path, self.line, self.message, self.rule
-        )
+        write!(f, "{}:{}: {} [{}]", self.path, self.line, self.message, self.rule)
     }
 }
 
@@ -79,10 +69,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<Violation>> {
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let found = check(root)?;
     if !found.is_empty() {
-        let list: Vec<String> = found
-            .iter()
-            .map(|violation| format!("  {violation}"))
-            .collect();
+        let list: Vec<String> = found.iter().map(|violation| format!("  {violation}")).collect();
         bail!("{} places to tidy:\n{}", list.len(), list.join("\n"));
     }
     Ok(())
@@ -115,9 +102,7 @@ fn is_skipped(name: &str) -> bool {
 }
 
 fn is_text(name: &str) -> bool {
-    let ending = Path::new(name)
-        .extension()
-        .and_then(|ending| ending.to_str());
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
     TEXT_NAMES.contains(&name) || ending.is_some_and(|ending| TEXT_ENDINGS.contains(&ending))
 }
 
@@ -141,9 +126,7 @@ mod tests {
         fs::write(root.path().join("target/a/lib.rs"), "fn f() {}\n").unwrap();
         let found = check(root.path()).unwrap();
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-        let [line] = lines.as_slice() else {
-            panic!("expected one: {lines:?}")
-        };
+        let [line] = lines.as_slice() else { panic!("expected one: {lines:?}") };
         assert!(line.starts_with("a/src/lib.rs:1: "), "{line}");
         assert!(line.ends_with("[module-doc]"), "{line}");
     }

@@ -42,12 +42,7 @@ fn unfinished(path: &str, source: &Source<'_>) -> Vec<Violation> {
     for (line, _, code) in source.lines() {
         for token in ["todo!", "unimplemented!", "dbg!"] {
             if has_token(code, token) {
-                found.push(Violation::new(
-                    path,
-                    line,
-                    "unfinished",
-                    format!("`{token}` is left"),
-                ));
+                found.push(Violation::new(path, line, "unfinished", format!("`{token}` is left")));
             }
         }
     }
@@ -59,39 +54,25 @@ fn silenced(path: &str, source: &Source<'_>) -> Vec<Violation> {
     let is_attribute = |code: &str| code.contains("#[") || code.contains("#![");
     let lines = source.lines();
     let found = lines.filter(|(_, _, code)| is_attribute(code) && has_token(code, "allow("));
-    found
-        .map(|(line, _, _)| Violation::new(path, line, "no-allow", message))
-        .collect()
+    found.map(|(line, _, _)| Violation::new(path, line, "no-allow", message)).collect()
 }
 
 fn ignored(path: &str, source: &Source<'_>) -> Vec<Violation> {
     let message = "an ignored test says why: `#[ignore = \"reason\"]`";
-    let found = source
-        .lines()
-        .filter(|(_, _, code)| code.contains("#[ignore]"));
-    found
-        .map(|(line, _, _)| Violation::new(path, line, "ignored", message))
-        .collect()
+    let found = source.lines().filter(|(_, _, code)| code.contains("#[ignore]"));
+    found.map(|(line, _, _)| Violation::new(path, line, "ignored", message)).collect()
 }
 
 fn unsafe_place(path: &str, source: &Source<'_>) -> Vec<Violation> {
     if path.split('/').any(|part| part == "os" || part == "os.rs") {
         return Vec::new();
     }
-    let tokens = [
-        "unsafe {",
-        "unsafe fn",
-        "unsafe impl",
-        "unsafe extern",
-        "unsafe trait",
-        "unsafe(",
-    ];
+    let tokens =
+        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait", "unsafe("];
     let lines = source.lines();
     let found = lines.filter(|(_, _, code)| tokens.iter().any(|token| has_token(code, token)));
     let message = "unsafe code belongs in the crate's `os` module";
-    found
-        .map(|(line, _, _)| Violation::new(path, line, "unsafe-place", message))
-        .collect()
+    found.map(|(line, _, _)| Violation::new(path, line, "unsafe-place", message)).collect()
 }
 
 fn sleeping_test(path: &str, source: &Source<'_>) -> Vec<Violation> {
@@ -104,9 +85,7 @@ fn sleeping_test(path: &str, source: &Source<'_>) -> Vec<Violation> {
     let found = lines.filter(|(line, _, code)| sleeps(code) && unexplained(*line));
     let message =
         "a fixed sleep: poll a condition (and say so in a `// poll:` comment), or pause time";
-    found
-        .map(|(line, _, _)| Violation::new(path, line, "sleeping-test", message))
-        .collect()
+    found.map(|(line, _, _)| Violation::new(path, line, "sleeping-test", message)).collect()
 }
 
 #[cfg(test)]
@@ -128,10 +107,7 @@ mod tests {
     #[test]
     fn a_file_without_a_module_doc_is_found() {
         let found = check("a/src/lib.rs", "use std::io;\n");
-        assert_eq!(
-            found.first().map(|violation| violation.rule),
-            Some("module-doc")
-        );
+        assert_eq!(found.first().map(|violation| violation.rule), Some("module-doc"));
     }
 
     #[test]
@@ -143,42 +119,23 @@ mod tests {
 
     #[test]
     fn unfinished_code_is_found_but_not_the_word() {
-        assert_eq!(
-            rules("a/src/lib.rs", "fn f() { todo!() }\n"),
-            ["unfinished"]
-        );
-        assert_eq!(
-            rules("a/src/lib.rs", "fn f() { unimplemented!() }\n"),
-            ["unfinished"]
-        );
-        assert_eq!(
-            rules("a/src/lib.rs", "fn f() { dbg!(1); }\n"),
-            ["unfinished"]
-        );
+        assert_eq!(rules("a/src/lib.rs", "fn f() { todo!() }\n"), ["unfinished"]);
+        assert_eq!(rules("a/src/lib.rs", "fn f() { unimplemented!() }\n"), ["unfinished"]);
+        assert_eq!(rules("a/src/lib.rs", "fn f() { dbg!(1); }\n"), ["unfinished"]);
         assert!(rules("a/src/lib.rs", "// no todo!() here\nfn f() {}\n").is_empty());
     }
 
     #[test]
     fn allow_attributes_are_found_in_every_form() {
-        for attribute in [
-            "#[allow(dead_code)]",
-            "#![allow(x)]",
-            "#[cfg_attr(test, allow(x))]",
-        ] {
-            assert_eq!(
-                rules("a/src/lib.rs", &format!("{attribute}\nfn f() {{}}\n")),
-                ["no-allow"]
-            );
+        for attribute in ["#[allow(dead_code)]", "#![allow(x)]", "#[cfg_attr(test, allow(x))]"] {
+            assert_eq!(rules("a/src/lib.rs", &format!("{attribute}\nfn f() {{}}\n")), ["no-allow"]);
         }
         assert!(rules("a/src/lib.rs", "fn f() { allow(1); }\n").is_empty());
     }
 
     #[test]
     fn an_ignored_test_needs_a_reason() {
-        assert_eq!(
-            rules("a/tests/x.rs", "#[test]\n#[ignore]\nfn f() {}\n"),
-            ["ignored"]
-        );
+        assert_eq!(rules("a/tests/x.rs", "#[test]\n#[ignore]\nfn f() {}\n"), ["ignored"]);
         assert!(rules("a/tests/x.rs", "#[ignore = \"slow\"]\nfn f() {}\n").is_empty());
     }
 
@@ -186,10 +143,7 @@ mod tests {
     fn unsafe_code_is_found_outside_os() {
         let body = "fn f() { unsafe { g() } }\n";
         assert_eq!(rules("a/src/spawn.rs", body), ["unsafe-place"]);
-        assert_eq!(
-            rules("a/src/most/x.rs", "unsafe impl Send for X {}\n"),
-            ["unsafe-place"]
-        );
+        assert_eq!(rules("a/src/most/x.rs", "unsafe impl Send for X {}\n"), ["unsafe-place"]);
         assert!(rules("a/src/os/linux.rs", body).is_empty());
         assert!(rules("a/src/os.rs", body).is_empty());
     }
@@ -203,11 +157,8 @@ mod tests {
             ["sleeping-test"]
         );
         assert!(
-            rules(
-                "a/tests/x.rs",
-                &format!("// poll: every 10 ms,\n// at most 5 s.\n{sleep}")
-            )
-            .is_empty()
+            rules("a/tests/x.rs", &format!("// poll: every 10 ms,\n// at most 5 s.\n{sleep}"))
+                .is_empty()
         );
         assert!(rules("a/src/x.rs", sleep).is_empty());
     }

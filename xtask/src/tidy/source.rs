@@ -12,17 +12,13 @@ pub(crate) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            code: Blanker::new(text).run(),
-        }
+        Self { text, code: Blanker::new(text).run() }
     }
 
     /// Line numbers from 1, each with the line as written and as code.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &'a str, &str)> {
         let both = self.text.lines().zip(self.code.lines());
-        both.enumerate()
-            .map(|(index, (text, code))| (index + 1, text, code))
+        both.enumerate().map(|(index, (text, code))| (index + 1, text, code))
     }
 
     /// The `//!` block that opens the file; empty when there is none.
@@ -35,18 +31,8 @@ impl<'a> Source<'a> {
     pub(crate) fn explained_by(&self, line: usize, marker: &str) -> bool {
         let lines: Vec<&str> = self.text.lines().collect();
         let comment = |text: &&str| text.trim_start().starts_with("//");
-        let above = lines
-            .iter()
-            .take(line - 1)
-            .rev()
-            .copied()
-            .take_while(comment);
-        lines
-            .get(line - 1)
-            .copied()
-            .into_iter()
-            .chain(above)
-            .any(|text| text.contains(marker))
+        let above = lines.iter().take(line - 1).rev().copied().take_while(comment);
+        lines.get(line - 1).copied().into_iter().chain(above).any(|text| text.contains(marker))
     }
 }
 
@@ -67,11 +53,7 @@ struct Blanker {
 
 impl Blanker {
     fn new(text: &str) -> Self {
-        Self {
-            input: text.chars().collect(),
-            at: 0,
-            output: String::with_capacity(text.len()),
-        }
+        Self { input: text.chars().collect(), at: 0, output: String::with_capacity(text.len()) }
     }
 
     fn run(mut self) -> String {
@@ -102,10 +84,7 @@ impl Blanker {
     }
 
     fn after_identifier(&self) -> bool {
-        self.output
-            .chars()
-            .next_back()
-            .is_some_and(|c| c.is_alphanumeric() || c == '_')
+        self.output.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_')
     }
 
     fn keep(&mut self) {
@@ -160,9 +139,7 @@ impl Blanker {
 
     /// At an `r`: a raw string, or a raw identifier such as `r#type`, which is kept.
     fn raw_string(&mut self) {
-        let hashes = (1..)
-            .take_while(|&ahead| self.peek(ahead) == Some('#'))
-            .count();
+        let hashes = (1..).take_while(|&ahead| self.peek(ahead) == Some('#')).count();
         if self.peek(1 + hashes) != Some('"') {
             return self.keep();
         }
@@ -180,19 +157,12 @@ mod tests {
     use super::*;
 
     fn code(text: &str) -> String {
-        Source::new(text)
-            .code
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
+        Source::new(text).code.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn comments_and_literals_are_blanked_and_code_is_kept() {
-        assert_eq!(
-            code("a(); // todo!()\nb(\"unsafe {\", 'x');"),
-            "a(); b( , );"
-        );
+        assert_eq!(code("a(); // todo!()\nb(\"unsafe {\", 'x');"), "a(); b( , );");
         assert_eq!(code("/* a /* nested */ still */ c"), "c");
         assert_eq!(code(r###"f(r#"dbg!("x")"#, br"y\", c)"###), "f( , b , c)");
         assert_eq!(code(r"g('\'', '\u{7f}', 'a')"), "g( , , )");
@@ -204,10 +174,7 @@ mod tests {
             code("fn f<'a>(x: &'a str, r#type: u8) {}"),
             "fn f<'a>(x: &'a str, r#type: u8) {}"
         );
-        assert_eq!(
-            code("let var = 1; for x in r {}"),
-            "let var = 1; for x in r {}"
-        );
+        assert_eq!(code("let var = 1; for x in r {}"), "let var = 1; for x in r {}");
     }
 
     #[test]
@@ -216,10 +183,7 @@ mod tests {
         let source = Source::new(text);
         assert_eq!(source.text.lines().count(), source.code.lines().count());
         assert_eq!(
-            source
-                .lines()
-                .last()
-                .map(|(line, _, code)| (line, code.trim())),
+            source.lines().last().map(|(line, _, code)| (line, code.trim())),
             Some((4, "b();"))
         );
     }

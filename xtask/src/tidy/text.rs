@@ -3,11 +3,8 @@
 use super::Violation;
 
 /// Where absolute paths of one machine begin. Split so that this file does not break its own rule.
-const MACHINE_PATHS: [&str; 3] = [
-    concat!("/", "work/"),
-    concat!("/", "root/"),
-    concat!("/", "home/"),
-];
+const MACHINE_PATHS: [&str; 3] =
+    [concat!("/", "work/"), concat!("/", "root/"), concat!("/", "home/")];
 
 /// Parts of the names of package registries' hosts.
 const REGISTRIES: [&str; 5] = ["crates", "pypi", "pythonhosted", "npmjs", "debian"];
@@ -25,40 +22,23 @@ pub(crate) fn check(path: &str, text: &str) -> Vec<Violation> {
             found.push(Violation::new(path, index + 1, rule, message));
         };
         if !generated && line.trim_end() != line {
-            report(
-                "whitespace",
-                "the line ends with blanks or a carriage return",
-            );
+            report("whitespace", "the line ends with blanks or a carriage return");
         }
         if !generated && line.contains('\t') {
-            report(
-                "whitespace",
-                "a tab: indent with spaces, write `\\t` in a literal",
-            );
+            report("whitespace", "a tab: indent with spaces, write `\\t` in a literal");
         }
         if names_machine_path(line) && !line.contains(SAMPLE) && !above.contains(SAMPLE) {
-            report(
-                "machine-path",
-                "an absolute path of one machine (or say `sample path`)",
-            );
+            report("machine-path", "an absolute path of one machine (or say `sample path`)");
         }
         if names_registry(line) {
-            report(
-                "registry",
-                "an address of a package registry: name the package instead",
-            );
+            report("registry", "an address of a package registry: name the package instead");
         }
         above = line;
     }
     let ragged = !text.ends_with('\n') || text.ends_with("\n\n");
     if ragged && !generated && !text.is_empty() {
         let lines = text.lines().count();
-        found.push(Violation::new(
-            path,
-            lines,
-            "whitespace",
-            "a file ends with one line feed",
-        ));
+        found.push(Violation::new(path, lines, "whitespace", "a file ends with one line feed"));
     }
     found
 }
@@ -83,15 +63,10 @@ fn names_machine_path(line: &str) -> bool {
 
 fn names_registry(line: &str) -> bool {
     let hosts = line.split("://").skip(1).map(|rest| {
-        rest.split(|c: char| !(c.is_ascii_alphanumeric() || ".-".contains(c)))
-            .next()
-            .unwrap_or("")
+        rest.split(|c: char| !(c.is_ascii_alphanumeric() || ".-".contains(c))).next().unwrap_or("")
     });
     hosts.into_iter().any(|host| {
-        host.split('.')
-            .rev()
-            .skip(1)
-            .any(|label| REGISTRIES.iter().any(|r| label.contains(r)))
+        host.split('.').rev().skip(1).any(|label| REGISTRIES.iter().any(|r| label.contains(r)))
     })
 }
 
@@ -100,10 +75,7 @@ mod tests {
     use super::*;
 
     fn rules(text: &str) -> Vec<&'static str> {
-        check("a/src/lib.rs", text)
-            .into_iter()
-            .map(|violation| violation.rule)
-            .collect()
+        check("a/src/lib.rs", text).into_iter().map(|violation| violation.rule).collect()
     }
 
     #[test]
@@ -128,10 +100,7 @@ mod tests {
     #[test]
     fn addresses_of_registries_are_found() {
         for registry in REGISTRIES {
-            assert_eq!(
-                rules(&format!("see https://www.{registry}.org/x\n")),
-                ["registry"]
-            );
+            assert_eq!(rules(&format!("see https://www.{registry}.org/x\n")), ["registry"]);
         }
         assert!(rules("see https://docs.rs/crates\n").is_empty());
         assert!(rules("https://github.com/owner/debian-thing\n").is_empty());

@@ -148,13 +148,7 @@ mod tests {
 
     #[test]
     fn the_state_directory_stands_beside_the_configuration() {
-        let target = Target {
-            config: Some("/a/b/mine.toml".into()),
-            state_dir: None,
-        };
-        assert_eq!(
-            target.state_dir().unwrap(),
-            PathBuf::from("/a/b").join(STATE_DIR_NAME)
-        );
+        let target = Target { config: Some("/a/b/mine.toml".into()), state_dir: None };
+        assert_eq!(target.state_dir().unwrap(), PathBuf::from("/a/b").join(STATE_DIR_NAME));
     }
 }

@@ -91,11 +91,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-            help: None,
-        }
+        Self { exit, message: message.into(), help: None }
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -111,10 +107,7 @@ impl Failure {
 
 impl From<ConfigFileError> for Failure {
     fn from(error: ConfigFileError) -> Self {
-        Self::new(
-            Exit::of_error_code(error.code()),
-            supervisor_core::error::chain(&error),
-        )
+        Self::new(Exit::of_error_code(error.code()), supervisor_core::error::chain(&error))
     }
 }
 

@@ -74,11 +74,7 @@ impl Output {
             Style::Dim => "2",
             Style::Bold => "1",
         };
-        if self.colour {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// Prints text as it is, with a line end.
@@ -89,14 +85,13 @@ impl Output {
     /// Prints text as it is and makes sure it left the program.
     pub(crate) fn raw(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => Failure::reader_left(),
-                _ => Failure::new(Exit::Failed, format!("cannot write the output: {error}"))
-                    .help("check where standard output goes"),
-            })
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error
+            .kind()
+        {
+            io::ErrorKind::BrokenPipe => Failure::reader_left(),
+            _ => Failure::new(Exit::Failed, format!("cannot write the output: {error}"))
+                .help("check where standard output goes"),
+        })
     }
 
     /// Prints a value as one line of JSON.
@@ -158,10 +153,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(headings: &[&'static str]) -> Self {
-        Self {
-            headings: headings.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; its texts are cleaned.
@@ -177,20 +169,9 @@ impl Table {
                 *width = (*width).max(text.width());
             }
         }
-        let before_last: usize = widths
-            .iter()
-            .rev()
-            .skip(1)
-            .map(|width| width + GAP.len())
-            .sum();
-        let last_max = output
-            .width
-            .map(|all| all.saturating_sub(before_last).max(LAST_COLUMN_MIN));
-        let heading = self
-            .headings
-            .iter()
-            .map(|text| (Style::Bold, (*text).to_owned()))
-            .collect();
+        let before_last: usize = widths.iter().rev().skip(1).map(|width| width + GAP.len()).sum();
+        let last_max = output.width.map(|all| all.saturating_sub(before_last).max(LAST_COLUMN_MIN));
+        let heading = self.headings.iter().map(|text| (Style::Bold, (*text).to_owned())).collect();
         let mut text = String::new();
         for row in std::iter::once(&heading).chain(&self.rows) {
             let mut line = String::new();
@@ -200,9 +181,7 @@ impl Table {
                     Some(max) if last => cut(cell, max),
                     _ => cell.clone(),
                 };
-                let pad = widths
-                    .get(column)
-                    .map_or(0, |width| width.saturating_sub(shown.width()));
+                let pad = widths.get(column).map_or(0, |width| width.saturating_sub(shown.width()));
                 line.push_str(&output.paint(*style, &shown));
                 if !last {
                     line.push_str(&" ".repeat(pad));
@@ -239,10 +218,8 @@ pub(crate) fn start_logging(detailed: bool) {
     let level = if detailed { "debug" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).finish();
     // An error means that somebody set one up before, which then stays.
     drop(tracing::subscriber::set_global_default(subscriber));
 }
@@ -251,23 +228,14 @@ pub(crate) fn start_logging(detailed: bool) {
 mod tests {
     use super::*;
 
-    const PLAIN: Output = Output {
-        colour: false,
-        width: None,
-    };
+    const PLAIN: Output = Output { colour: false, width: None };
 
     fn table() -> Table {
         let mut table = Table::new(&["ID", "WHY"]);
-        table.row(vec![
-            (Style::Good, "größe".into()),
-            (Style::Plain, "up".into()),
-        ]);
+        table.row(vec![(Style::Good, "größe".into()), (Style::Plain, "up".into())]);
         table.row(vec![
             (Style::Bad, "b".into()),
-            (
-                Style::Plain,
-                "a rather long reason that does not fit".into(),
-            ),
+            (Style::Plain, "a rather long reason that does not fit".into()),
         ]);
         table
     }
@@ -275,18 +243,12 @@ mod tests {
     #[test]
     fn columns_line_up_by_what_a_terminal_shows_of_them() {
         let text = table().render(PLAIN);
-        assert_eq!(
-            text,
-            "ID     WHY\ngröße  up\nb      a rather long reason that does not fit\n"
-        );
+        assert_eq!(text, "ID     WHY\ngröße  up\nb      a rather long reason that does not fit\n");
     }
 
     #[test]
     fn the_last_column_is_cut_on_a_narrow_terminal_and_colour_takes_no_room() {
-        let narrow = Output {
-            colour: true,
-            width: Some(30),
-        };
+        let narrow = Output { colour: true, width: Some(30) };
         let text = table().render(narrow);
         assert!(text.contains("\u{1b}[32mgröße\u{1b}[0m  up"), "{text}");
         assert!(text.contains("a rather long reason t…"), "{text}");

@@ -39,9 +39,8 @@ pub(crate) fn status(report: &StatusReport, now: DateTime<Utc>, output: Output) 
 }
 
 fn services(services: &[ServiceStatus], now: DateTime<Utc>) -> Table {
-    let mut table = Table::new(&[
-        "SERVICE", "PHASE", "READY", "PID", "RUN", "RESTARTS", "SINCE", "WHY",
-    ]);
+    let mut table =
+        Table::new(&["SERVICE", "PHASE", "READY", "PID", "RUN", "RESTARTS", "SINCE", "WHY"]);
     for service in services {
         let id = match service.critical {
             true => format!("{}!", service.id),
@@ -64,10 +63,7 @@ fn services(services: &[ServiceStatus], now: DateTime<Utc>) -> Table {
             (Style::Bold, id),
             (phase_style(service.phase), service.phase.to_string()),
             ready,
-            (
-                Style::Plain,
-                service.pid.map_or("-".to_owned(), |pid| pid.to_string()),
-            ),
+            (Style::Plain, service.pid.map_or("-".to_owned(), |pid| pid.to_string())),
             (Style::Plain, service.incarnation.to_string()),
             (Style::Plain, service.restarts.to_string()),
             (Style::Plain, age(service.since, now)),
@@ -86,11 +82,7 @@ pub(crate) fn channels(channels: &[ChannelStatus]) -> Table {
             ChannelState::Open | ChannelState::Closed => Style::Bad,
             _ => Style::Warn,
         };
-        let dead = if channel.dead_letters == 0 {
-            Style::Plain
-        } else {
-            Style::Bad
-        };
+        let dead = if channel.dead_letters == 0 { Style::Plain } else { Style::Bad };
         table.row(vec![
             (Style::Bold, channel.name.clone()),
             (style, channel.state.to_string()),
@@ -105,15 +97,8 @@ pub(crate) fn channels(channels: &[ChannelStatus]) -> Table {
 
 /// Gives a table of stored checkpoints.
 pub(crate) fn checkpoints(checkpoints: &[CheckpointSummary], now: DateTime<Utc>) -> Table {
-    let mut table = Table::new(&[
-        "CHECKPOINT",
-        "TAKEN",
-        "SEQUENCE",
-        "SERVICES",
-        "PENDING",
-        "BYTES",
-        "HEALTH",
-    ]);
+    let mut table =
+        Table::new(&["CHECKPOINT", "TAKEN", "SEQUENCE", "SERVICES", "PENDING", "BYTES", "HEALTH"]);
     for checkpoint in checkpoints {
         let health = match &checkpoint.health {
             CheckpointHealth::Verified => (Style::Good, "verified".to_owned()),
@@ -124,10 +109,7 @@ pub(crate) fn checkpoints(checkpoints: &[CheckpointSummary], now: DateTime<Utc>)
         };
         table.row(vec![
             (Style::Bold, checkpoint.id.to_string()),
-            (
-                Style::Plain,
-                format!("{} ago", age(checkpoint.created_at, now)),
-            ),
+            (Style::Plain, format!("{} ago", age(checkpoint.created_at, now))),
             (Style::Plain, checkpoint.sequence.to_string()),
             (Style::Plain, checkpoint.services.to_string()),
             (Style::Plain, checkpoint.pending_operations.to_string()),
@@ -238,10 +220,7 @@ mod tests {
             channels: Vec::new(),
         };
         let text = status(&report, at(10), plain());
-        assert!(
-            text.starts_with("supervisor running (pid 42), up 1h 0m, mode normal"),
-            "{text}"
-        );
+        assert!(text.starts_with("supervisor running (pid 42), up 1h 0m, mode normal"), "{text}");
         let row = text.lines().last().unwrap();
         assert!(row.starts_with("lsp!") && row.contains("backoff"), "{row}");
         assert!(row.ends_with("signal 9 (restart in 4s)"), "{row}");
@@ -256,15 +235,10 @@ mod tests {
             services: 3,
             pending_operations: 0,
             bytes: 1000,
-            health: CheckpointHealth::Quarantined {
-                reason: "hash differs".into(),
-            },
+            health: CheckpointHealth::Quarantined { reason: "hash differs".into() },
         };
         let text = checkpoints(&[summary], at(61)).render(plain());
-        assert!(
-            text.contains("1m 1s ago") && text.contains("quarantined: hash differs"),
-            "{text}"
-        );
+        assert!(text.contains("1m 1s ago") && text.contains("quarantined: hash differs"), "{text}");
     }
 
     #[test]
@@ -283,10 +257,7 @@ mod tests {
         };
         let text = audit(&[row]).render(plain());
         assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(
-            text.contains("operator") && text.contains("service state"),
-            "{text}"
-        );
+        assert!(text.contains("operator") && text.contains("service state"), "{text}");
         let line = LogLine {
             at: at(0),
             stream: OutputStream::Stderr,
@@ -298,13 +269,9 @@ mod tests {
 
     #[test]
     fn times_are_given_in_their_two_largest_units() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (61, "1m 1s"),
-            (3661, "1h 1m"),
-            (90_000, "1d 1h"),
-        ] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (61, "1m 1s"), (3661, "1h 1m"), (90_000, "1d 1h")]
+        {
             assert_eq!(age(at(0), at(seconds)), text);
         }
         assert_eq!(age(at(5), at(0)), "0s");

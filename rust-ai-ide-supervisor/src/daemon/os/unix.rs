@@ -77,9 +77,6 @@ fn with_short_path<T>(path: &Path, with: impl FnOnce(&Path) -> io::Result<T>) ->
         return with(path);
     }
     let directory = fs::File::open(path.parent().unwrap_or(path))?;
-    let short = PathBuf::from(format!(
-        "/proc/self/fd/{}/{SOCKET_NAME}",
-        directory.as_raw_fd()
-    ));
+    let short = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()));
     with(&short)
 }

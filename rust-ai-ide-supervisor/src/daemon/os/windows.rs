@@ -39,33 +39,18 @@ impl Listener {
             .first_pipe_instance(true)
             .reject_remote_clients(true)
             .create(&name)?;
-        Ok(Self {
-            name,
-            next: Mutex::new(Some(first)),
-        })
+        Ok(Self { name, next: Mutex::new(Some(first)) })
     }
 
     pub(in crate::daemon) async fn accept(&self) -> io::Result<Stream> {
-        let take = || {
-            self.next
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .take()
-        };
-        let fresh = || {
-            ServerOptions::new()
-                .reject_remote_clients(true)
-                .create(&self.name)
-        };
+        let take = || self.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let fresh = || ServerOptions::new().reject_remote_clients(true).create(&self.name);
         let waiting = match take() {
             Some(waiting) => waiting,
             None => fresh()?,
         };
         waiting.connect().await?;
-        *self
-            .next
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(fresh()?);
+        *self.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(fresh()?);
         Ok(waiting)
     }
 }

@@ -34,9 +34,7 @@ pub(crate) fn man(dir: Option<&Path>, output: Output) -> Result<(), Failure> {
 /// Gives the command line without its hidden commands, which completion scripts would offer otherwise.
 fn public() -> Command {
     let whole = Args::command();
-    let visible = whole
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set());
+    let visible = whole.get_subcommands().filter(|command| !command.is_hide_set());
     let mut public = Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .args(whole.get_arguments().cloned())
@@ -63,11 +61,7 @@ fn page() -> io::Result<Vec<u8>> {
     }
     text.push_str(".SH \"EXIT STATUS\"\n");
     for exit in Exit::ALL {
-        text.push_str(&format!(
-            ".TP\n\\fB{}\\fR\n{}\n",
-            exit as u8,
-            exit.meaning()
-        ));
+        text.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", exit as u8, exit.meaning()));
     }
     page.extend_from_slice(text.as_bytes());
     Ok(page)

@@ -24,10 +24,7 @@ pub(crate) fn run(command: &ConfigCommand, output: Output) -> Result<(), Failure
             ))
         }
         ConfigCommand::Check { config, json } => {
-            let target = Target {
-                config: config.clone(),
-                state_dir: None,
-            };
+            let target = Target { config: config.clone(), state_dir: None };
             let loaded = target.config_path().and_then(ConfigFile::load);
             if *json {
                 return check_json(loaded, output);
@@ -42,11 +39,7 @@ pub(crate) fn run(command: &ConfigCommand, output: Output) -> Result<(), Failure
 }
 
 fn check(config: &ConfigFile, output: Output) -> Result<(), Failure> {
-    let ids: Vec<&str> = config
-        .services
-        .iter()
-        .map(|service| service.id.as_str())
-        .collect();
+    let ids: Vec<&str> = config.services.iter().map(|service| service.id.as_str()).collect();
     output.line(&format!(
         "{}: {} ({}: {})",
         clean(&config.path.display().to_string()),
@@ -59,11 +52,8 @@ fn check(config: &ConfigFile, output: Output) -> Result<(), Failure> {
 fn check_json(loaded: Result<ConfigFile, ConfigFileError>, output: Output) -> Result<(), Failure> {
     let error = match loaded {
         Ok(config) => {
-            let ids: Vec<&str> = config
-                .services
-                .iter()
-                .map(|service| service.id.as_str())
-                .collect();
+            let ids: Vec<&str> =
+                config.services.iter().map(|service| service.id.as_str()).collect();
             return output.json(&json!({
                 "version": 1, "valid": true, "path": config.path, "services": ids,
             }));

@@ -54,9 +54,7 @@ fn state_dir(target: &Target) -> Result<std::path::PathBuf, Failure> {
 
 async fn connect(target: &Target) -> Result<ControlClient, Failure> {
     let dir = state_dir(target)?;
-    ControlClient::connect(&dir)
-        .await
-        .map_err(|error| failure(&error))
+    ControlClient::connect(&dir).await.map_err(|error| failure(&error))
 }
 
 pub(super) fn failure(error: &ClientError) -> Failure {
@@ -138,10 +136,9 @@ async fn each(
                 let message = format!("{id}: {}", failure.message);
                 failed = Some(match failed {
                     None => Failure { message, ..failure },
-                    Some(first) => Failure {
-                        message: format!("{}\n{message}", first.message),
-                        ..first
-                    },
+                    Some(first) => {
+                        Failure { message: format!("{}\n{message}", first.message), ..first }
+                    }
                 });
             }
         }
@@ -168,10 +165,7 @@ fn is_owned(dir: &Path) -> bool {
     let Ok(file) = std::fs::File::open(dir.join(name)) else {
         return false;
     };
-    matches!(
-        file.try_lock_shared(),
-        Err(std::fs::TryLockError::WouldBlock)
-    )
+    matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
 }
 
 async fn reload(target: &Target) -> Result<(), Failure> {
@@ -188,10 +182,7 @@ async fn show_logs(logs: &Logs, output: Output) -> Result<(), Failure> {
     let mut last = None;
     let mut limit = logs.lines as usize;
     loop {
-        let call = Call::Logs {
-            service: logs.id.clone(),
-            limit,
-        };
+        let call = Call::Logs { service: logs.id.clone(), limit };
         let Body::Logs(lines) = ask(&mut client, call).await? else {
             return Err(unexpected());
         };
@@ -232,10 +223,7 @@ async fn show_events(events: &Events, output: Output) -> Result<(), Failure> {
         connected.follow().await.map_err(|error| failure(&error))?;
         follower = Some(connected);
     }
-    let call = Call::Events {
-        after: None,
-        limit: events.lines as usize,
-    };
+    let call = Call::Events { after: None, limit: events.lines as usize };
     let Body::Events(stored) = ask(&mut client, call).await? else {
         return Err(unexpected());
     };
@@ -296,11 +284,8 @@ async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Fa
             }
         }
         CheckpointCommand::List(listing) => {
-            let list = list(
-                &mut source(&listing.plain.target).await?,
-                listing.lines as usize,
-            )
-            .await?;
+            let list =
+                list(&mut source(&listing.plain.target).await?, listing.lines as usize).await?;
             if listing.plain.json {
                 output.json(&list)
             } else {
@@ -309,11 +294,7 @@ async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Fa
         }
         CheckpointCommand::Show { id, plain } => {
             let shown = load(&mut source(&plain.target).await?, id).await?;
-            if plain.json {
-                output.json(&shown)
-            } else {
-                show_checkpoint(&shown, output)
-            }
+            if plain.json { output.json(&shown) } else { show_checkpoint(&shown, output) }
         }
         CheckpointCommand::Verify { id, plain } => {
             verify(&mut source(&plain.target).await?, id, plain.json, output).await
@@ -323,9 +304,9 @@ async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Fa
 
 async fn list(source: &mut Source, limit: usize) -> Result<Vec<CheckpointSummary>, Failure> {
     match source {
-        Source::Stored(store) => CheckpointStore::list(store, limit)
-            .await
-            .map_err(|error| stored(&error)),
+        Source::Stored(store) => {
+            CheckpointStore::list(store, limit).await.map_err(|error| stored(&error))
+        }
         Source::Live(client) => match ask(client, Call::CheckpointList { limit }).await? {
             Body::Checkpoints(list) => Ok(list),
             _ => Err(unexpected()),
@@ -343,9 +324,8 @@ async fn load(source: &mut Source, id: Option<CheckpointId>) -> Result<RestoreSu
             }
         }
         (Source::Stored(store), Some(id)) => {
-            let checkpoint = CheckpointStore::load(store, id)
-                .await
-                .map_err(|error| stored(&error))?;
+            let checkpoint =
+                CheckpointStore::load(store, id).await.map_err(|error| stored(&error))?;
             Ok(RestoreSummary {
                 checkpoint,
                 source: format!("checkpoint {id}"),
@@ -356,21 +336,15 @@ async fn load(source: &mut Source, id: Option<CheckpointId>) -> Result<RestoreSu
             let restored = store.restore().await.map_err(|error| stored(&error))?;
             let none = || Failure::new(Exit::Failed, "there is no checkpoint");
             let checkpoint = restored.checkpoint.ok_or_else(none)?;
-            Ok(RestoreSummary {
-                checkpoint,
-                source: restored.source,
-                rejected: restored.rejected,
-            })
+            Ok(RestoreSummary { checkpoint, source: restored.source, rejected: restored.rejected })
         }
     }
 }
 
 fn show_checkpoint(shown: &RestoreSummary, output: Output) -> Result<(), Failure> {
     let checkpoint = &shown.checkpoint;
-    output.line(&format!(
-        "{} ({}), taken {}",
-        checkpoint.id, shown.source, checkpoint.created_at
-    ))?;
+    output
+        .line(&format!("{} ({}), taken {}", checkpoint.id, shown.source, checkpoint.created_at))?;
     output.line(&format!(
         "journal sequence {}, {} services, {} pending operations, {} channels",
         checkpoint.sequence,
@@ -401,18 +375,14 @@ async fn verify(
 ) -> Result<(), Failure> {
     let ids = match id {
         Some(id) => vec![id],
-        None => list(source, 10_000)
-            .await?
-            .into_iter()
-            .map(|summary| summary.id)
-            .collect(),
+        None => list(source, 10_000).await?.into_iter().map(|summary| summary.id).collect(),
     };
     let mut summaries = Vec::new();
     for id in ids {
         summaries.push(match source {
-            Source::Stored(store) => CheckpointStore::verify(store, id)
-                .await
-                .map_err(|error| stored(&error))?,
+            Source::Stored(store) => {
+                CheckpointStore::verify(store, id).await.map_err(|error| stored(&error))?
+            }
             Source::Live(client) => {
                 match ask(client, Call::CheckpointVerify { checkpoint: id }).await? {
                     Body::CheckpointVerified(summary) => summary,
@@ -426,10 +396,8 @@ async fn verify(
     } else {
         output.table(&render::checkpoints(&summaries, chrono::Utc::now()))?;
     }
-    let bad = summaries
-        .iter()
-        .filter(|summary| summary.health != CheckpointHealth::Verified)
-        .count();
+    let bad =
+        summaries.iter().filter(|summary| summary.health != CheckpointHealth::Verified).count();
     if bad == 0 {
         return Ok(());
     }
@@ -453,13 +421,9 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
                     }
                 }
                 Source::Stored(store) => {
-                    let head = AuditLog::head(&store)
-                        .await
-                        .map_err(|error| stored(&error))?;
+                    let head = AuditLog::head(&store).await.map_err(|error| stored(&error))?;
                     let after = Sequence(head.get().saturating_sub(u64::from(listing.lines)));
-                    AuditLog::read(&store, after, limit)
-                        .await
-                        .map_err(|error| stored(&error))?
+                    AuditLog::read(&store, after, limit).await.map_err(|error| stored(&error))?
                 }
             };
             if listing.plain.json {
@@ -474,9 +438,9 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
                     Body::AuditVerified(verification) => verification,
                     _ => return Err(unexpected()),
                 },
-                Source::Stored(store) => AuditLog::verify(&store)
-                    .await
-                    .map_err(|error| stored(&error))?,
+                Source::Stored(store) => {
+                    AuditLog::verify(&store).await.map_err(|error| stored(&error))?
+                }
             };
             if plain.json {
                 output.json(&verification)?;
@@ -497,9 +461,5 @@ async fn channels(plain: &Plain, output: Output) -> Result<(), Failure> {
     let Body::Channels(channels) = ask(&mut client, Call::Channels).await? else {
         return Err(unexpected());
     };
-    if plain.json {
-        output.json(&channels)
-    } else {
-        output.table(&render::channels(&channels))
-    }
+    if plain.json { output.json(&channels) } else { output.table(&render::channels(&channels)) }
 }

@@ -34,12 +34,7 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Ok,
-            detail: detail.into(),
-            help: None,
-        }
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), help: None }
     }
 
     pub(crate) fn warn(
@@ -47,11 +42,7 @@ impl Check {
         detail: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        Self {
-            verdict: Verdict::Warn,
-            help: Some(help.into()),
-            ..Self::ok(name, detail)
-        }
+        Self { verdict: Verdict::Warn, help: Some(help.into()), ..Self::ok(name, detail) }
     }
 
     pub(crate) fn fail(
@@ -59,10 +50,7 @@ impl Check {
         detail: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        Self {
-            verdict: Verdict::Fail,
-            ..Self::warn(name, detail, help)
-        }
+        Self { verdict: Verdict::Fail, ..Self::warn(name, detail, help) }
     }
 }
 
@@ -72,10 +60,7 @@ pub(crate) fn run(doctor: &Doctor, output: Output) -> Result<(), Failure> {
         checks.extend(os::state_dir_checks(&dir));
     }
     checks.extend(os::system_checks());
-    let failed = checks
-        .iter()
-        .filter(|check| check.verdict == Verdict::Fail)
-        .count();
+    let failed = checks.iter().filter(|check| check.verdict == Verdict::Fail).count();
     if doctor.json {
         output.json(&json!({ "version": 1, "ok": failed == 0, "checks": checks }))?;
     } else {

@@ -43,10 +43,8 @@ fn fail(failure: &Failure) -> ExitCode {
 
 /// Runs an asynchronous command on a runtime of its own.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(2)
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
     let runtime =
         runtime.map_err(|error| Failure::new(Exit::Failed, format!("cannot start: {error}")))?;
     let result = runtime.block_on(command);

@@ -28,17 +28,11 @@ const DETACH_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn run(up: &Up, output: Output) -> Result<(), Failure> {
     let config = up.target.config_path()?;
     let file = ConfigFile::load(&config)?;
-    let state_dir = up
-        .target
-        .state_dir
-        .clone()
-        .unwrap_or_else(|| file.state_dir());
+    let state_dir = up.target.state_dir.clone().unwrap_or_else(|| file.state_dir());
     if up.detach {
         return super::block_on(detach(&config, &state_dir));
     }
-    super::block_on(supervise(file, state_dir, up.json, output, |_| async {
-        Ok(())
-    }))
+    super::block_on(supervise(file, state_dir, up.json, output, |_| async { Ok(()) }))
 }
 
 /// Runs a supervisor in this process. `prepare` is given it before anything is started.
@@ -81,10 +75,7 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     for service in &file.services {
-        supervisor
-            .register_service(service.clone())
-            .await
-            .map_err(|error| failure(&error))?;
+        supervisor.register_service(service.clone()).await.map_err(|error| failure(&error))?;
     }
     prepare(supervisor.clone()).await?;
     let reloader = Arc::new(FileReloader {
@@ -150,24 +141,19 @@ async fn force(supervisor: &Supervisor) {
     let Ok(status) = supervisor.status().await else {
         return;
     };
-    let services: Vec<_> = status
-        .services
-        .into_iter()
-        .filter(|service| service.phase.may_be_alive())
-        .collect();
-    let stops = services
-        .iter()
-        .map(|service| supervisor.stop(&service.id, Actor::Operator));
+    let services: Vec<_> =
+        status.services.into_iter().filter(|service| service.phase.may_be_alive()).collect();
+    let stops = services.iter().map(|service| supervisor.stop(&service.id, Actor::Operator));
     futures_util::future::join_all(stops).await;
 }
 
 fn judge(report: &ShutdownReport) -> Result<(), Failure> {
     if let Some(culprit) = &report.culprit {
-        return Err(
-            Failure::new(Exit::CriticalServiceFailed, report.reason.clone()).help(format!(
+        return Err(Failure::new(Exit::CriticalServiceFailed, report.reason.clone()).help(
+            format!(
                 "`ide-supervisor logs {culprit}` shows its last words once a supervisor runs again"
-            )),
-        );
+            ),
+        ));
     }
     if report.clean {
         return Ok(());
@@ -217,10 +203,7 @@ async fn print_events(mut events: Box<dyn EventSubscription>, json: bool, output
 
 /// A passed probe says nothing a person would want to read every few seconds.
 const fn is_shown(kind: &supervisor_core::event::EventKind) -> bool {
-    !matches!(
-        kind,
-        supervisor_core::event::EventKind::HealthCheckCompleted { passed: true, .. }
-    )
+    !matches!(kind, supervisor_core::event::EventKind::HealthCheckCompleted { passed: true, .. })
 }
 
 /// Reads the file again, and changes only what changed.
@@ -235,10 +218,8 @@ struct FileReloader {
 impl Reloader for FileReloader {
     async fn reload(&self) -> Result<ReloadReport, SupervisorError> {
         let mut known = self.known.lock().await;
-        let refused = |reason: String| SecurityError::NotPermitted {
-            action: "reload".to_owned(),
-            reason,
-        };
+        let refused =
+            |reason: String| SecurityError::NotPermitted { action: "reload".to_owned(), reason };
         let file = ConfigFile::load(&self.path).map_err(|error| refused(chain(&error)))?;
         if file.supervisor != *self.supervisor.config() {
             return Err(refused(
@@ -262,14 +243,8 @@ impl Reloader for FileReloader {
                 }
             }
         }
-        for new in file
-            .services
-            .iter()
-            .filter(|new| !known.iter().any(|old| old.id == new.id))
-        {
-            report
-                .added
-                .push(self.supervisor.register_service(new.clone()).await?);
+        for new in file.services.iter().filter(|new| !known.iter().any(|old| old.id == new.id)) {
+            report.added.push(self.supervisor.register_service(new.clone()).await?);
         }
         *known = file.services;
         Ok(report)
@@ -281,10 +256,7 @@ pub(super) fn described(report: &ReloadReport) -> String {
         if ids.is_empty() {
             "none".to_owned()
         } else {
-            ids.iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
+            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         }
     };
     format!(
@@ -306,23 +278,15 @@ async fn detach(config: &Path, state_dir: &Path) -> Result<(), Failure> {
     let log_path = dir.join("supervisor.log");
     let log =
         std::fs::File::create(&log_path).map_err(|error| failed("cannot write the log", &error))?;
-    let copy = log
-        .try_clone()
-        .map_err(|error| failed("cannot write the log", &error))?;
+    let copy = log.try_clone().map_err(|error| failed("cannot write the log", &error))?;
     let program =
         std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
     let mut command = tokio::process::Command::new(program);
-    command
-        .arg("up")
-        .arg("--config")
-        .arg(config)
-        .arg("--state-dir")
-        .arg(dir.path());
+    command.arg("up").arg("--config").arg(config).arg("--state-dir").arg(dir.path());
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     os::own_session(&mut command);
-    let mut child = command
-        .spawn()
-        .map_err(|error| failed("cannot start the supervisor", &error))?;
+    let mut child =
+        command.spawn().map_err(|error| failed("cannot start the supervisor", &error))?;
     let deadline = tokio::time::Instant::now() + DETACH_LIMIT;
     loop {
         if let Ok(Some(status)) = child.try_wait() {

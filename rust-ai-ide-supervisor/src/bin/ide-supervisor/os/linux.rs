@@ -51,10 +51,6 @@ fn cgroup() -> Check {
     if writable(&dir) && writable(&dir.join("cgroup.procs")) {
         Check::ok(NAME, format!("delegated at {}", dir.display()))
     } else {
-        Check::warn(
-            NAME,
-            format!("{} is not delegated to this user", dir.display()),
-            HELP,
-        )
+        Check::warn(NAME, format!("{} is not delegated to this user", dir.display()), HELP)
     }
 }

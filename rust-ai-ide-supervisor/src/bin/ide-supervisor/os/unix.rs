@@ -33,9 +33,7 @@ pub(crate) fn notify(message: &str) -> io::Result<()> {
         [b'@', name @ ..] => abstract_address(name)?,
         _ => SocketAddr::from_pathname(&path)?,
     };
-    UnixDatagram::unbound()?
-        .send_to_addr(message.as_bytes(), &address)
-        .map(drop)
+    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
 #[cfg(target_os = "linux")]
@@ -70,11 +68,7 @@ fn ownership(dir: &Path) -> Check {
             return Check::ok(NAME, format!("{shown} will be made with mode 0700"));
         }
         Err(error) => {
-            return Check::fail(
-                NAME,
-                format!("{shown}: {error}"),
-                "name another with --state-dir",
-            );
+            return Check::fail(NAME, format!("{shown}: {error}"), "name another with --state-dir");
         }
     };
     let mode = metadata.mode() & 0o7777;
@@ -110,11 +104,7 @@ fn space(dir: &Path) -> Check {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
             let detail = format!("{} MiB free", free / (1024 * 1024));
             if free < FREE_BYTES_LOW {
-                Check::warn(
-                    NAME,
-                    detail,
-                    "make room: what cannot be stored cannot be acknowledged",
-                )
+                Check::warn(NAME, detail, "make room: what cannot be stored cannot be acknowledged")
             } else {
                 Check::ok(NAME, detail)
             }
@@ -143,10 +133,7 @@ fn socket_path(dir: &Path) -> Check {
             "name a shorter directory with --state-dir",
         )
     } else {
-        Check::ok(
-            NAME,
-            format!("its path fits ({length} of {SOCKET_PATH_MAX} bytes)"),
-        )
+        Check::ok(NAME, format!("its path fits ({length} of {SOCKET_PATH_MAX} bytes)"))
     }
 }
 
@@ -200,10 +187,7 @@ pub(crate) fn own_session(command: &mut tokio::process::Command) {
 
 /// Kills a process of the demo by its pid.
 pub(crate) fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         // It may be gone already, which is what was wanted.
         _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }

@@ -16,11 +16,7 @@ pub(crate) fn line(event: &SupervisorEvent, output: Output) -> String {
     let (style, said) = describe(&event.kind);
     let at = output.paint(Style::Dim, &time(event.at));
     let subject = format!("{:<SUBJECT_WIDTH$}", clean(&subject(&event.kind)));
-    format!(
-        "{at}  {}  {}",
-        output.paint(Style::Bold, &subject),
-        output.paint(style, &clean(&said))
-    )
+    format!("{at}  {}  {}", output.paint(Style::Bold, &subject), output.paint(style, &clean(&said)))
 }
 
 fn subject(kind: &EventKind) -> String {
@@ -45,56 +41,28 @@ fn describe(kind: &EventKind) -> (Style, String) {
 
 fn service(kind: &EventKind) -> Option<(Style, String)> {
     Some(match kind {
-        EventKind::ServiceStateChanged {
-            from,
-            to,
-            ready,
-            pid,
-            reason,
-            exit,
-            ..
-        } => {
+        EventKind::ServiceStateChanged { from, to, ready, pid, reason, exit, .. } => {
             let ready = if *ready { "ready" } else { "not ready" };
-            let mut said = if from == to {
-                format!("{to}, {ready}")
-            } else {
-                format!("{from} -> {to}")
-            };
+            let mut said =
+                if from == to { format!("{to}, {ready}") } else { format!("{from} -> {to}") };
             if let Some(pid) = pid.filter(|_| matches!(to, Phase::Starting | Phase::Running)) {
                 said.push_str(&format!(" (pid {pid})"));
             }
             said.push_str(&format!(": {reason}{}", last_line(exit.as_ref())));
             (phase_style(*to), said)
         }
-        EventKind::HealthCheckCompleted {
-            role,
-            kind,
-            passed,
-            latency_us,
-            detail,
-            ..
-        } => {
+        EventKind::HealthCheckCompleted { role, kind, passed, latency_us, detail, .. } => {
             let verdict = if *passed { "passed" } else { "failed" };
             let style = if *passed { Style::Dim } else { Style::Warn };
             let (role, kind, took) = (word(role), word(kind), micros(*latency_us));
             let said = format!("{role} probe ({kind}) {verdict} in {took}: {detail}");
             (style, said)
         }
-        EventKind::ServiceRestarted {
-            incarnation,
-            restarts,
-            reason,
-            ..
-        } => (
+        EventKind::ServiceRestarted { incarnation, restarts, reason, .. } => (
             Style::Good,
             format!("restarted (run {incarnation}, restart {restarts} of its life): {reason}"),
         ),
-        EventKind::ServiceGaveUp {
-            critical,
-            reason,
-            exit,
-            ..
-        } => {
+        EventKind::ServiceGaveUp { critical, reason, exit, .. } => {
             let then = match critical {
                 true => "; it is critical, so everything is shut down",
                 false => "",
@@ -103,23 +71,16 @@ fn service(kind: &EventKind) -> Option<(Style, String)> {
             (Style::Bad, format!("given up: {reason}{then}{last}"))
         }
         EventKind::ServiceDegraded { reason, .. } => (Style::Warn, format!("degraded: {reason}")),
-        EventKind::ServiceUnkillable { survivors, .. } => (
-            Style::Bad,
-            format!("survived the kill: {}", survivors.join(", ")),
-        ),
+        EventKind::ServiceUnkillable { survivors, .. } => {
+            (Style::Bad, format!("survived the kill: {}", survivors.join(", ")))
+        }
         _ => return None,
     })
 }
 
 fn channel(kind: &EventKind) -> Option<(Style, String)> {
     Some(match kind {
-        EventKind::IpcChannelStateChanged {
-            from,
-            to,
-            generation,
-            reason,
-            ..
-        } => {
+        EventKind::IpcChannelStateChanged { from, to, generation, reason, .. } => {
             let style = match to {
                 ChannelState::Ready => Style::Good,
                 _ => Style::Warn,
@@ -127,14 +88,7 @@ fn channel(kind: &EventKind) -> Option<(Style, String)> {
             let said = format!("channel {from} -> {to} (generation {generation}): {reason}");
             (style, said)
         }
-        EventKind::ChannelRecovered {
-            generation,
-            took_us,
-            cause,
-            redelivered,
-            lost,
-            ..
-        } => {
+        EventKind::ChannelRecovered { generation, took_us, cause, redelivered, lost, .. } => {
             let took = micros(*took_us);
             let said = format!(
                 "channel recovered in {took} (generation {generation}) after {cause}: \
@@ -150,29 +104,16 @@ fn storage(kind: &EventKind) -> Option<(Style, String)> {
     let many =
         |number: &u64, noun: &str| count(usize::try_from(*number).unwrap_or(usize::MAX), noun);
     Some(match kind {
-        EventKind::CheckpointCreated {
-            checkpoint,
-            services,
-            pending_operations,
-        } => {
-            let (services, pending) = (
-                many(services, "service"),
-                many(pending_operations, "pending operation"),
-            );
+        EventKind::CheckpointCreated { checkpoint, services, pending_operations } => {
+            let (services, pending) =
+                (many(services, "service"), many(pending_operations, "pending operation"));
             let said = format!("checkpoint {checkpoint} taken: {services}, {pending}");
             (Style::Plain, said)
         }
-        EventKind::CheckpointQuarantined { source, reason } => (
-            Style::Bad,
-            format!("{source} is damaged and was put aside: {reason}"),
-        ),
-        EventKind::Recovered {
-            source,
-            services,
-            pending_operations,
-            swept,
-            rejected,
-        } => {
+        EventKind::CheckpointQuarantined { source, reason } => {
+            (Style::Bad, format!("{source} is damaged and was put aside: {reason}"))
+        }
+        EventKind::Recovered { source, services, pending_operations, swept, rejected } => {
             let mut said = format!(
                 "recovered from {source}: {}, {}, {swept} left-over processes ended",
                 many(services, "service"),
@@ -183,10 +124,9 @@ fn storage(kind: &EventKind) -> Option<(Style, String)> {
             }
             (Style::Good, said)
         }
-        EventKind::BackupCompleted { backup, bytes } => (
-            Style::Plain,
-            format!("backup {backup} made and proven ({bytes} bytes)"),
-        ),
+        EventKind::BackupCompleted { backup, bytes } => {
+            (Style::Plain, format!("backup {backup} made and proven ({bytes} bytes)"))
+        }
         EventKind::BackupFailed { reason } => (Style::Bad, format!("backup failed: {reason}")),
         _ => return None,
     })
@@ -272,10 +212,7 @@ mod tests {
             }),
         });
         assert!(!line.contains('\n') && !line.contains('\u{1b}'), "{line}");
-        assert!(
-            line.contains("lsp") && line.contains("running -> backoff: signal 11"),
-            "{line}"
-        );
+        assert!(line.contains("lsp") && line.contains("running -> backoff: signal 11"), "{line}");
         assert!(line.contains("panic"), "{line}");
     }
 
@@ -287,10 +224,7 @@ mod tests {
             pending_operations: 2,
         });
         assert!(taken.contains("supervisor  "), "{taken}");
-        assert!(
-            taken.ends_with("taken: 1 service, 2 pending operations"),
-            "{taken}"
-        );
+        assert!(taken.ends_with("taken: 1 service, 2 pending operations"), "{taken}");
         let changed = shown(EventKind::IpcChannelStateChanged {
             channel: "lsp".into(),
             from: ChannelState::Ready,
@@ -298,17 +232,8 @@ mod tests {
             generation: supervisor_core::Generation::ZERO,
             reason: "end of file".into(),
         });
-        assert!(
-            changed.contains("  lsp  ") && changed.contains("ready -> backoff"),
-            "{changed}"
-        );
-        let ended = shown(EventKind::ShutdownCompleted {
-            clean: false,
-            took_us: 1_234_567,
-        });
-        assert!(
-            ended.ends_with("shut down in 1.2 s, not everything ended in time"),
-            "{ended}"
-        );
+        assert!(changed.contains("  lsp  ") && changed.contains("ready -> backoff"), "{changed}");
+        let ended = shown(EventKind::ShutdownCompleted { clean: false, took_us: 1_234_567 });
+        assert!(ended.ends_with("shut down in 1.2 s, not everything ended in time"), "{ended}");
     }
 }

@@ -73,10 +73,8 @@ where
     F: Fn(Arc<S>, Call) -> A + Copy + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(accept(listen, Arc::new(state), answer))
 }
 
@@ -148,23 +146,18 @@ where
     let mut response = Response::new(Full::new(Bytes::from(body.to_string() + "\n")));
     *response.status_mut() = status;
     let json = hyper::header::HeaderValue::from_static("application/json");
-    response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, json);
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
     Ok(response)
 }
 
 async fn read(request: Request<Incoming>) -> Result<Call, Answer> {
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|_| {
-            Answer::error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body could not be read, or is larger than 256 KiB",
-            )
-        })?;
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|_| {
+        Answer::error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body could not be read, or is larger than 256 KiB",
+        )
+    })?;
     Ok(Call {
         method: head.method,
         path: head.uri.path().to_owned(),
@@ -178,10 +171,7 @@ fn fault(call: &Call) -> Answer {
         return Answer::error(StatusCode::METHOD_NOT_ALLOWED, "POST a fault");
     }
     let Some(fault) = call.query("kind").and_then(Fault::parse) else {
-        return Answer::error(
-            StatusCode::BAD_REQUEST,
-            "kind is one of hang, crash, leak, flood",
-        );
+        return Answer::error(StatusCode::BAD_REQUEST, "kind is one of hang, crash, leak, flood");
     };
     match fault {
         // Every worker must hang for the whole service to: each gets a task that never gives it back.
@@ -192,8 +182,5 @@ fn fault(call: &Call) -> Answer {
         }
         other => other.commit(),
     }
-    Answer(
-        StatusCode::ACCEPTED,
-        json!({ "fault": format!("{fault:?}") }),
-    )
+    Answer(StatusCode::ACCEPTED, json!({ "fault": format!("{fault:?}") }))
 }

@@ -23,11 +23,7 @@ const COMPLETION_MAX: usize = 2000;
 
 /// Serves until the process is asked to end; `load` is how long loading takes.
 pub(super) fn run(listen: &Listen, load: Duration) -> std::io::Result<()> {
-    let manager = Manager {
-        started: Instant::now(),
-        load,
-        model: Arc::new(OnceLock::new()),
-    };
+    let manager = Manager { started: Instant::now(), load, model: Arc::new(OnceLock::new()) };
     let model = Arc::clone(&manager.model);
     // Loading takes the processor for a moment and the clock for a while; health is answered all along.
     let loader = std::thread::spawn(move || {
@@ -100,20 +96,14 @@ fn health(manager: &Manager) -> Answer {
 
 fn infer(manager: &Manager, call: &Call) -> Answer {
     let Some(model) = manager.model.get() else {
-        return Answer::error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the model is still loading",
-        );
+        return Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the model is still loading");
     };
     let request: Inference = match serde_json::from_slice(&call.body) {
         Ok(request) => request,
         Err(error) => return Answer::error(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let completion = model.complete(
-        &request.prompt,
-        request.max_tokens.min(COMPLETION_MAX),
-        request.seed,
-    );
+    let completion =
+        model.complete(&request.prompt, request.max_tokens.min(COMPLETION_MAX), request.seed);
     Answer::ok(json!({
         "tokens": completion.chars().count(),
         "completion": completion,
@@ -129,21 +119,13 @@ struct Model {
 
 impl Model {
     fn train(text: &str) -> Self {
-        let text: Vec<char> = text
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .chars()
-            .collect();
+        let text: Vec<char> =
+            text.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
         let mut next: HashMap<String, BTreeMap<char, u32>> = HashMap::new();
         for (at, character) in text.iter().enumerate() {
             for length in 0..=CONTEXT_MAX.min(at) {
                 let context = text[at - length..at].iter().collect();
-                *next
-                    .entry(context)
-                    .or_default()
-                    .entry(*character)
-                    .or_default() += 1;
+                *next.entry(context).or_default().entry(*character).or_default() += 1;
             }
         }
         Self { next }

@@ -58,18 +58,9 @@ async fn answer(store: Arc<Mutex<Store>>, call: Call) -> Answer {
 impl Store {
     /// Opens the file and cuts off a line that a crash left half-written; it was never acknowledged.
     fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let mut store = Self {
-            file,
-            bytes: 0,
-            last: 0,
-            torn: false,
-        };
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut store = Self { file, bytes: 0, last: 0, torn: false };
         let mut reader = BufReader::new(&store.file);
         let mut line = String::new();
         loop {
@@ -116,12 +107,8 @@ impl Store {
     fn store(&mut self, call: &Call) -> Answer {
         let body = serde_json::from_slice(&call.body)
             .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&call.body)));
-        let hook = Hook {
-            id: self.last + 1,
-            at: Utc::now().to_rfc3339(),
-            path: call.path.clone(),
-            body,
-        };
+        let hook =
+            Hook { id: self.last + 1, at: Utc::now().to_rfc3339(), path: call.path.clone(), body };
         match self.append(&hook) {
             Ok(()) => Answer(StatusCode::ACCEPTED, json!({ "id": hook.id })),
             Err(error) => {
@@ -149,9 +136,7 @@ impl Store {
     }
 
     fn list(&mut self, call: &Call) -> Answer {
-        let after = call
-            .query("after")
-            .map_or(Some(0), |text| text.parse().ok());
+        let after = call.query("after").map_or(Some(0), |text| text.parse().ok());
         let Some(after) = after else {
             return Answer::error(StatusCode::BAD_REQUEST, "after is a number");
         };
@@ -183,12 +168,7 @@ mod tests {
     use super::*;
 
     fn hook(id: u64) -> Hook {
-        Hook {
-            id,
-            at: "2026-01-01T00:00:00Z".into(),
-            path: "/hooks/a".into(),
-            body: Value::Null,
-        }
+        Hook { id, at: "2026-01-01T00:00:00Z".into(), path: "/hooks/a".into(), body: Value::Null }
     }
 
     #[test]
@@ -220,12 +200,7 @@ mod tests {
             store.append(&hook(id)).unwrap();
             assert_eq!(store.read_after(0).unwrap().len() as u64, id);
         }
-        let ids: Vec<u64> = store
-            .read_after(1)
-            .unwrap()
-            .iter()
-            .map(|hook| hook.id)
-            .collect();
+        let ids: Vec<u64> = store.read_after(1).unwrap().iter().map(|hook| hook.id).collect();
         assert_eq!(ids, [2, 3]);
     }
 }

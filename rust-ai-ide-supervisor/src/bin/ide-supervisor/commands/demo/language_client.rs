@@ -70,10 +70,7 @@ impl StateSynchronizer for OpenDocuments {
 
 /// Sets the session up before the server is first started, and asks until the supervisor ends.
 pub(super) async fn attach(supervisor: &Supervisor, output: Output) -> Result<(), Failure> {
-    let ipc = supervisor
-        .ipc()
-        .await
-        .map_err(|error| up::failure(&error))?;
+    let ipc = supervisor.ipc().await.map_err(|error| up::failure(&error))?;
     let missing = || Failure::new(Exit::Failed, "the demo's language server has no channel");
     let channel = ipc.channel("language_server").ok_or_else(missing)?;
     let set = channel.set_synchronizer(Arc::new(OpenDocuments)).await;
@@ -84,10 +81,9 @@ pub(super) async fn attach(supervisor: &Supervisor, output: Output) -> Result<()
 
 async fn ask_for_ever(channel: Channel, output: Output) {
     loop {
-        for (method, wanted) in [
-            ("textDocument/completion", "items"),
-            ("textDocument/hover", "contents"),
-        ] {
+        for (method, wanted) in
+            [("textDocument/completion", "items"), ("textDocument/hover", "contents")]
+        {
             let began = Instant::now();
             let options = SendOptions {
                 lane: Lane::Interactive,
@@ -123,10 +119,8 @@ fn report(method: &str, wanted: &str, outcome: &Outcome, took: Duration) -> Valu
     let (answered, generation, items) = match outcome {
         Outcome::Answered { reply, generation } => {
             let result = &reply["result"];
-            let items = result["items"]
-                .as_array()
-                .or_else(|| result.as_array())
-                .map_or(0, Vec::len);
+            let items =
+                result["items"].as_array().or_else(|| result.as_array()).map_or(0, Vec::len);
             let answered = !result[wanted].is_null() || result.is_array();
             (answered, generation.get(), items)
         }

@@ -42,15 +42,10 @@ async fn tell(demo: &Demo, output: Output) -> Result<(), Failure> {
         }
     };
     let cleaned = tokio::time::timeout(END_LIMIT, story.end()).await;
-    directory
-        .close()
-        .map_err(|error| failed("cannot remove the temporary directory", error))?;
+    directory.close().map_err(|error| failed("cannot remove the temporary directory", error))?;
     ended?;
     cleaned.unwrap_or_else(|_| {
-        Err(Failure::new(
-            Exit::Failed,
-            "the demo's supervisor did not end in time and was killed",
-        ))
+        Err(Failure::new(Exit::Failed, "the demo's supervisor did not end in time and was killed"))
     })
 }
 
@@ -138,9 +133,7 @@ timeout = "500ms"
 
 /// Finds a port nobody uses now. Somebody else could take it first; the demo then says that a service does not come up.
 fn free_port() -> std::io::Result<u16> {
-    std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()
-        .map(|address| address.port())
+    std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr().map(|address| address.port())
 }
 
 /// Runs the supervisor the demo watches: `up`, with an editor's side of the language server's channel, and an end
@@ -148,15 +141,9 @@ fn free_port() -> std::io::Result<u16> {
 pub(crate) fn supervise(target: &Target, output: Output) -> Result<(), Failure> {
     let file = ConfigFile::load(&target.config_path()?)?;
     let state_dir = target.state_dir()?;
-    super::block_on(super::up::supervise(
-        file,
-        state_dir,
-        true,
-        output,
-        |supervisor| async move {
-            language_client::attach(&supervisor, output).await?;
-            tokio::spawn(watch::end_with_parent(supervisor));
-            Ok(())
-        },
-    ))
+    super::block_on(super::up::supervise(file, state_dir, true, output, |supervisor| async move {
+        language_client::attach(&supervisor, output).await?;
+        tokio::spawn(watch::end_with_parent(supervisor));
+        Ok(())
+    }))
 }

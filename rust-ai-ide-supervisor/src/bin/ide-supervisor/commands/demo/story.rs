@@ -59,23 +59,11 @@ fn failed(message: impl Into<String>) -> Failure {
 impl Story {
     pub(super) fn new(place: Place, json: bool, output: Output) -> Self {
         let (heard, recoveries) = (Arc::default(), Vec::new());
-        Self {
-            place,
-            json,
-            output,
-            supervisor: None,
-            heard,
-            recoveries,
-            began: Instant::now(),
-        }
+        Self { place, json, output, supervisor: None, heard, recoveries, began: Instant::now() }
     }
 
     fn say(&self, text: &str) -> Result<(), Failure> {
-        if self.json {
-            Ok(())
-        } else {
-            self.output.line(text)
-        }
+        if self.json { Ok(()) } else { self.output.line(text) }
     }
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
@@ -158,10 +146,7 @@ impl Story {
         let mut child = command
             .spawn()
             .map_err(|error| failed(format!("cannot start the supervisor: {error}")))?;
-        let stdout = child
-            .stdout
-            .take()
-            .ok_or_else(|| failed("the supervisor has no output"))?;
+        let stdout = child.stdout.take().ok_or_else(|| failed("the supervisor has no output"))?;
         let (heard, json, output) = (Arc::clone(&self.heard), self.json, self.output);
         let reading = tokio::spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
@@ -193,9 +178,7 @@ impl Story {
                 return Ok(report);
             }
             if Instant::now() > deadline {
-                return Err(failed(format!(
-                    "{what} did not happen within {STEP_LIMIT:?}"
-                )));
+                return Err(failed(format!("{what} did not happen within {STEP_LIMIT:?}")));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -210,10 +193,7 @@ impl Story {
 
     async fn service(&self, id: &str) -> Result<ServiceStatus, Failure> {
         let report = self.until("an answer of the supervisor", |_| true).await?;
-        let found = report
-            .services
-            .into_iter()
-            .find(|service| service.id.as_str() == id);
+        let found = report.services.into_iter().find(|service| service.id.as_str() == id);
         found.ok_or_else(|| failed(format!("the supervisor does not know {id}")))
     }
 
@@ -229,10 +209,7 @@ impl Story {
         let report = self.until(&format!("the return of {id}"), back).await?;
         let took = began.elapsed();
         self.recoveries.push((id.to_owned(), took));
-        let service = report
-            .services
-            .into_iter()
-            .find(|service| service.id.as_str() == id);
+        let service = report.services.into_iter().find(|service| service.id.as_str() == id);
         let service = service.ok_or_else(|| failed(format!("the supervisor lost {id}")))?;
         let cause = service
             .last_exit
@@ -248,14 +225,8 @@ impl Story {
 
     async fn kill_one(&mut self, id: &str) -> Result<(), Failure> {
         let before = self.service(id).await?;
-        os::kill(
-            before
-                .pid
-                .ok_or_else(|| failed(format!("{id} has no process")))?,
-        );
-        self.ready_after(id, before.incarnation.get())
-            .await
-            .map(drop)
+        os::kill(before.pid.ok_or_else(|| failed(format!("{id} has no process")))?);
+        self.ready_after(id, before.incarnation.get()).await.map(drop)
     }
 
     async fn answers_beyond(&self, answers: u64) -> Result<(), Failure> {
@@ -271,36 +242,21 @@ impl Story {
 
     async fn hang_model_manager(&mut self) -> Result<(), Failure> {
         let before = self.service("model_manager").await?;
-        let infer = http(
-            self.place.model_manager,
-            "POST",
-            "/infer",
-            r#"{"prompt":"the supervisor"}"#,
-        )
-        .await?;
+        let infer =
+            http(self.place.model_manager, "POST", "/infer", r#"{"prompt":"the supervisor"}"#)
+                .await?;
         self.say(&format!(
             "   before: {}",
-            infer
-                .chars()
-                .take(90)
-                .collect::<String>()
-                .replace('\n', " ")
+            infer.chars().take(90).collect::<String>().replace('\n', " ")
         ))?;
         http(self.place.model_manager, "POST", "/fault?kind=hang", "").await?;
-        self.ready_after("model_manager", before.incarnation.get())
-            .await?;
+        self.ready_after("model_manager", before.incarnation.get()).await?;
         self.say("")
     }
 
     async fn flood_and_kill_webhooks(&mut self) -> Result<(), Failure> {
         for n in 1..=3 {
-            http(
-                self.place.webhooks,
-                "POST",
-                "/hooks/demo",
-                &format!(r#"{{"n":{n}}}"#),
-            )
-            .await?;
+            http(self.place.webhooks, "POST", "/hooks/demo", &format!(r#"{{"n":{n}}}"#)).await?;
         }
         http(self.place.webhooks, "POST", "/fault?kind=flood", "").await?;
         self.kill_one("webhooks").await?;
@@ -314,10 +270,8 @@ impl Story {
         let mut client = ControlClient::connect(&self.place.state)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        let taken = client
-            .call(Call::CheckpointCreate)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let taken =
+            client.call(Call::CheckpointCreate).await.map_err(|error| failed(error.to_string()))?;
         let Body::CheckpointCreated(checkpoint) = taken else {
             return Err(failed("no checkpoint was taken"));
         };
@@ -325,10 +279,7 @@ impl Story {
         let restarts_before = self.heard().restarts;
         let began = Instant::now();
         if let Some((mut child, reading)) = self.supervisor.take() {
-            child
-                .kill()
-                .await
-                .map_err(|error| failed(error.to_string()))?;
+            child.kill().await.map_err(|error| failed(error.to_string()))?;
             drop(reading.await);
         }
         self.say(&format!("   checkpoint {checkpoint} taken, supervisor killed; another one is started in its place"))?;
@@ -336,14 +287,9 @@ impl Story {
         self.all_ready().await?;
         let took = began.elapsed();
         self.recoveries.push(("supervisor".to_owned(), took));
-        let processes = SystemProcessTable::new()
-            .marked(&mark(&self.place.state))
-            .len();
-        let recovered = self
-            .heard()
-            .recovered
-            .clone()
-            .unwrap_or_else(|| "nothing was told".to_owned());
+        let processes = SystemProcessTable::new().marked(&mark(&self.place.state)).len();
+        let recovered =
+            self.heard().recovered.clone().unwrap_or_else(|| "nothing was told".to_owned());
         self.say(&format!("   {recovered}"))?;
         self.say(&format!(
             "   all services ready again after {} ms, {processes} processes for 3 services: no second copy of anything ({restarts_before} earlier restarts remembered)\n",
@@ -353,14 +299,9 @@ impl Story {
 
     fn summary(&self) -> Result<(), Failure> {
         let heard = self.heard();
-        let times = self
-            .recoveries
-            .iter()
-            .map(|(name, took)| format!("{name} {} ms", took.as_millis()));
-        self.say(&format!(
-            "Recovered: {}.",
-            times.collect::<Vec<_>>().join(", ")
-        ))?;
+        let times =
+            self.recoveries.iter().map(|(name, took)| format!("{name} {} ms", took.as_millis()));
+        self.say(&format!("Recovered: {}.", times.collect::<Vec<_>>().join(", ")))?;
         self.say(&format!(
             "The language server answered {} questions, {} were lost; {} events in {:.1} s.",
             heard.answers,
@@ -377,10 +318,7 @@ impl Story {
         };
         // The end of its input is what it waits for.
         drop(child.stdin.take());
-        let ended = child
-            .wait()
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let ended = child.wait().await.map_err(|error| failed(error.to_string()))?;
         drop(reading.await);
         let left = SystemProcessTable::new().marked(&mark(&self.place.state));
         if !left.is_empty() {
@@ -407,10 +345,7 @@ fn hear(line: &str, heard: &Mutex<Heard>, json: bool, output: Output) {
     };
     let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     if value["demo"] == "language_answer" {
-        heard.generation = value["generation"]
-            .as_u64()
-            .unwrap_or(0)
-            .max(heard.generation);
+        heard.generation = value["generation"].as_u64().unwrap_or(0).max(heard.generation);
         if value["answered"] == true {
             heard.answers += 1;
         } else {
@@ -424,13 +359,7 @@ fn hear(line: &str, heard: &Mutex<Heard>, json: bool, output: Output) {
     heard.events += 1;
     match &event.kind {
         EventKind::ServiceRestarted { .. } => heard.restarts += 1,
-        EventKind::Recovered {
-            source,
-            services,
-            pending_operations,
-            swept,
-            ..
-        } => {
+        EventKind::Recovered { source, services, pending_operations, swept, .. } => {
             heard.recovered = Some(format!(
                 "it recovered from {source}: {services} services with their counters, {pending_operations} pending operations, {swept} processes of its predecessor ended"
             ));
@@ -461,10 +390,7 @@ const fn is_told(kind: &EventKind) -> bool {
 
 fn bytes_below(directory: &std::path::Path) -> u64 {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| file.metadata().ok())
-        .map(|found| found.len())
-        .sum()
+    files.filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum()
 }
 
 /// Asks one of the demo's own services.
@@ -481,16 +407,8 @@ async fn http(port: u16, method: &str, path: &str, body: &str) -> Result<String,
             .header("host", "127.0.0.1")
             .body(Full::<bytes::Bytes>::from(body.to_owned()))
             .map_err(std::io::Error::other)?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(std::io::Error::other)?;
-        let bytes = answer
-            .into_body()
-            .collect()
-            .await
-            .map_err(std::io::Error::other)?
-            .to_bytes();
+        let answer = sender.send_request(request).await.map_err(std::io::Error::other)?;
+        let bytes = answer.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
         connection.abort();
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };

@@ -86,11 +86,7 @@ pub(super) fn hover(
         text.push_str(&format!(", {everywhere} in all open documents"));
     }
     if let Some((line, content)) = definition(document, word) {
-        text.push_str(&format!(
-            "\n\nline {}:\n```\n{}\n```",
-            line + 1,
-            content.trim()
-        ));
+        text.push_str(&format!("\n\nline {}:\n```\n{}\n```", line + 1, content.trim()));
     }
     json!({
         "contents": { "kind": "markdown", "value": text },
@@ -180,11 +176,7 @@ mod tests {
     fn documents(texts: &[&str]) -> BTreeMap<String, Document> {
         let make = |(n, text): (usize, &&str)| {
             let uri = format!("file:///{n}");
-            let document = Document {
-                uri: uri.clone(),
-                version: 1,
-                text: (*text).to_owned(),
-            };
+            let document = Document { uri: uri.clone(), version: 1, text: (*text).to_owned() };
             (uri, document)
         };
         texts.iter().enumerate().map(make).collect()
@@ -209,26 +201,17 @@ mod tests {
         let documents = documents(&["use size;\nlet size = 1;\nsize_of(size)", "size"]);
         let answer = hover(&documents, &documents["file:///0"], 5);
         let text = answer["contents"]["value"].as_str().unwrap();
-        assert!(
-            text.contains("3 times in this document, 4 in all"),
-            "{text}"
-        );
+        assert!(text.contains("3 times in this document, 4 in all"), "{text}");
         assert!(text.contains("line 2:\n```\nlet size = 1;"), "{text}");
         assert_eq!(answer["range"]["start"]["character"], 4);
-        assert_eq!(
-            hover(&documents, &documents["file:///0"], 4)["range"]["end"]["character"],
-            8
-        );
+        assert_eq!(hover(&documents, &documents["file:///0"], 4)["range"]["end"]["character"], 8);
     }
 
     #[test]
     fn brackets_without_a_partner_are_reported_where_they_stand() {
         let documents = documents(&["f(a]\n{ok}\n"]);
         let found = diagnostics(&documents["file:///0"]);
-        let said: Vec<&str> = found
-            .iter()
-            .map(|d| d["message"].as_str().unwrap())
-            .collect();
+        let said: Vec<&str> = found.iter().map(|d| d["message"].as_str().unwrap()).collect();
         assert_eq!(said, ["`(` is never closed", "`]` closes nothing"]);
     }
 

@@ -96,9 +96,7 @@ impl Document {
     /// Gives the word around `offset` and where it starts.
     pub(super) fn word_at(&self, offset: usize) -> Option<(usize, &str)> {
         let start = offset - self.word_before(offset).len();
-        let length = self.text[start..]
-            .find(|c| !is_word(c))
-            .unwrap_or(self.text.len() - start);
+        let length = self.text[start..].find(|c| !is_word(c)).unwrap_or(self.text.len() - start);
         (length > 0).then(|| (start, &self.text[start..start + length]))
     }
 
@@ -118,11 +116,7 @@ mod tests {
     use serde_json::json;
 
     fn document(text: &str) -> Document {
-        Document {
-            uri: "file:///a".into(),
-            version: 1,
-            text: text.into(),
-        }
+        Document { uri: "file:///a".into(), version: 1, text: text.into() }
     }
 
     #[test]
@@ -138,10 +132,7 @@ mod tests {
             document.offset(&json!({ "line": 99, "character": 0 })),
             Some(document.text.len())
         );
-        assert_eq!(
-            document.offset(&json!({ "line": 0, "character": 99 })),
-            Some(6)
-        );
+        assert_eq!(document.offset(&json!({ "line": 0, "character": 99 })), Some(6));
     }
 
     #[test]

@@ -61,11 +61,7 @@ type Refusal = (i64, String);
 
 impl<W: Write> Server<W> {
     fn new(output: W) -> Self {
-        Self {
-            output,
-            state: State::Fresh,
-            documents: BTreeMap::new(),
-        }
+        Self { output, state: State::Fresh, documents: BTreeMap::new() }
     }
 
     fn serve(&mut self, mut input: impl io::BufRead) -> io::Result<()> {
@@ -146,12 +142,9 @@ impl<W: Write> Server<W> {
             .documents
             .get(uri)
             .ok_or_else(|| (INVALID_PARAMS, format!("{uri:?} is not open")))?;
-        let at = document.offset(&params["position"]).ok_or_else(|| {
-            (
-                INVALID_PARAMS,
-                "position needs a line and a character".to_owned(),
-            )
-        })?;
+        let at = document
+            .offset(&params["position"])
+            .ok_or_else(|| (INVALID_PARAMS, "position needs a line and a character".to_owned()))?;
         Ok((document, at))
     }
 
@@ -197,10 +190,7 @@ impl<W: Write> Server<W> {
             return self.complain("didChange of a document that is not open");
         };
         let changes = params["contentChanges"].as_array();
-        let applied = changes
-            .into_iter()
-            .flatten()
-            .all(|change| document.change(change));
+        let applied = changes.into_iter().flatten().all(|change| document.change(change));
         if let Some(version) = params["textDocument"]["version"].as_i64() {
             document.version = version;
         }
@@ -344,10 +334,7 @@ mod tests {
             request(3, "textDocument/completion", at(0, 7)),
         ]);
         let documents = said.iter().find(|m| m["id"] == 2).unwrap();
-        assert_eq!(
-            documents["result"][0]["text"],
-            "\u{1f600} = renamed; old2\n"
-        );
+        assert_eq!(documents["result"][0]["text"], "\u{1f600} = renamed; old2\n");
         assert_eq!(documents["result"][0]["version"], 2);
         let completion = said.iter().find(|m| m["id"] == 3).unwrap();
         assert_eq!(completion["result"]["items"][0]["label"], "renamed");
@@ -358,16 +345,10 @@ mod tests {
         let said = talk(&[
             request(1, "initialize", json!({})),
             open("TODO: more (\n"),
-            notice(
-                "textDocument/didClose",
-                json!({ "textDocument": { "uri": "file:///a" } }),
-            ),
+            notice("textDocument/didClose", json!({ "textDocument": { "uri": "file:///a" } })),
             request(2, "textDocument/hover", at(0, 0)),
         ]);
-        assert_eq!(
-            said[1]["params"]["diagnostics"].as_array().unwrap().len(),
-            2
-        );
+        assert_eq!(said[1]["params"]["diagnostics"].as_array().unwrap().len(), 2);
         assert_eq!(said[2]["params"]["diagnostics"], json!([]));
         assert_eq!(said[3]["error"]["code"], INVALID_PARAMS);
     }
@@ -379,9 +360,6 @@ mod tests {
         let mut server = Server::new(Vec::new());
         server.serve(&input[..]).unwrap();
         let text = String::from_utf8(server.output).unwrap();
-        assert!(
-            text.contains("-32700") && text.contains("capabilities"),
-            "{text}"
-        );
+        assert!(text.contains("-32700") && text.contains("capabilities"), "{text}");
     }
 }

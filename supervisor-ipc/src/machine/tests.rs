@@ -27,11 +27,7 @@ fn message(n: u128) -> IpcMessage {
 
 #[derive(Debug, Clone)]
 enum Move {
-    Send {
-        lane: Lane,
-        idempotent: bool,
-        reply: bool,
-    },
+    Send { lane: Lane, idempotent: bool, reply: bool },
     SendAgain(usize),
     Pass(u64),
     Connected,
@@ -108,15 +104,8 @@ impl World {
                     self.syncing = false;
                 }
                 Action::Synchronize { .. } => self.syncing = true,
-                Action::Write {
-                    s,
-                    message,
-                    expect_reply,
-                } => {
-                    assert!(
-                        !self.syncing,
-                        "something flowed before the peer's state was restored"
-                    );
+                Action::Write { s, message, expect_reply } => {
+                    assert!(!self.syncing, "something flowed before the peer's state was restored");
                     self.written.push_back((s, message.id, expect_reply));
                 }
                 Action::Settle { id, .. } => *self.settled.entry(id).or_default() += 1,
@@ -129,9 +118,7 @@ impl World {
 
     fn send(&mut self, id: u128, options: SendOptions) {
         let mut actions = Vec::new();
-        let accepted = self
-            .machine
-            .accept(self.now, message(id), options, &mut actions);
+        let accepted = self.machine.accept(self.now, message(id), options, &mut actions);
         // An id that left the dedupe window is a new message, and ends once more.
         if matches!(accepted, Ok(Accepted::Sent | Accepted::Buffered)) {
             self.accepted.push(Uuid::from_u128(id));
@@ -143,11 +130,7 @@ impl World {
         let mut next = 1;
         for one in moves {
             match one {
-                Move::Send {
-                    lane,
-                    idempotent,
-                    reply,
-                } => {
+                Move::Send { lane, idempotent, reply } => {
                     self.send(
                         next,
                         SendOptions {
@@ -172,27 +155,16 @@ impl World {
                     self.step(Event::Connected);
                 }
                 Move::Failed if std::mem::take(&mut self.connecting) => {
-                    self.step(Event::ConnectFailed {
-                        reason: "no".into(),
-                        permanent: false,
-                    });
+                    self.step(Event::ConnectFailed { reason: "no".into(), permanent: false });
                 }
                 Move::Synced if std::mem::take(&mut self.syncing) => self.step(Event::Synced),
-                Move::Lost => self.step(Event::Lost {
-                    reason: "gone".into(),
-                }),
+                Move::Lost => self.step(Event::Lost { reason: "gone".into() }),
                 Move::AckOldest => {
                     if let Some((s, _, reply)) = self.written.pop_front() {
                         self.step(if reply {
-                            Event::Replied {
-                                s,
-                                reply: serde_json::Value::Null,
-                            }
+                            Event::Replied { s, reply: serde_json::Value::Null }
                         } else {
-                            Event::Acked {
-                                s,
-                                duplicate: false,
-                            }
+                            Event::Acked { s, duplicate: false }
                         });
                     }
                 }
@@ -200,10 +172,7 @@ impl World {
                     let known = self.written.iter().any(|(written, _, _)| written == s);
                     if !known {
                         let before = self.settled.clone();
-                        self.step(Event::Acked {
-                            s: *s,
-                            duplicate: false,
-                        });
+                        self.step(Event::Acked { s: *s, duplicate: false });
                         let extra: Vec<_> = self
                             .settled
                             .iter()
@@ -272,19 +241,13 @@ fn what_was_in_flight_is_written_again_before_what_waited() {
     for n in 1..=6 {
         world.send(n, SendOptions::default());
     }
-    world.step(Event::Lost {
-        reason: "gone".into(),
-    });
+    world.step(Event::Lost { reason: "gone".into() });
     world.now = world.now + Duration::from_millis(1);
     world.step(Event::Tick);
     world.step(Event::Connected);
     world.syncing = false;
     world.step(Event::Synced);
-    let order: Vec<_> = world
-        .written
-        .iter()
-        .map(|(_, id, _)| id.as_u128())
-        .collect();
+    let order: Vec<_> = world.written.iter().map(|(_, id, _)| id.as_u128()).collect();
     assert_eq!(order, [1, 2, 3, 4]);
 }
 
@@ -292,28 +255,12 @@ fn what_was_in_flight_is_written_again_before_what_waited() {
 fn a_message_that_must_not_be_repeated_ends_as_indeterminate() {
     let mut world = ready();
     let mut actions = Vec::new();
-    let options = SendOptions {
-        idempotent: false,
-        ..SendOptions::default()
-    };
-    world
-        .machine
-        .accept(world.now, message(1), options, &mut actions)
-        .unwrap();
-    let lost = world.machine.step(
-        world.now,
-        Event::Lost {
-            reason: "gone".into(),
-        },
-    );
+    let options = SendOptions { idempotent: false, ..SendOptions::default() };
+    world.machine.accept(world.now, message(1), options, &mut actions).unwrap();
+    let lost = world.machine.step(world.now, Event::Lost { reason: "gone".into() });
     assert!(lost.iter().any(|action| matches!(
         action,
-        Action::Settle {
-            outcome: Outcome::Indeterminate {
-                generation: Generation(1)
-            },
-            ..
-        }
+        Action::Settle { outcome: Outcome::Indeterminate { generation: Generation(1) }, .. }
     )));
 }
 
@@ -321,38 +268,17 @@ fn a_message_that_must_not_be_repeated_ends_as_indeterminate() {
 fn control_overtakes_and_bulk_does_not_starve() {
     let mut world = World::new();
     for n in 1..=6 {
-        world.send(
-            n,
-            SendOptions {
-                lane: Lane::Interactive,
-                ..SendOptions::default()
-            },
-        );
+        world.send(n, SendOptions { lane: Lane::Interactive, ..SendOptions::default() });
     }
-    world.send(
-        7,
-        SendOptions {
-            lane: Lane::Bulk,
-            ..SendOptions::default()
-        },
-    );
-    world.send(
-        8,
-        SendOptions {
-            lane: Lane::Control,
-            ..SendOptions::default()
-        },
-    );
+    world.send(7, SendOptions { lane: Lane::Bulk, ..SendOptions::default() });
+    world.send(8, SendOptions { lane: Lane::Control, ..SendOptions::default() });
     world.step(Event::Connected);
     world.syncing = false;
     world.step(Event::Synced);
     let mut order = Vec::new();
     while let Some((s, id, _)) = world.written.pop_front() {
         order.push(id.as_u128());
-        world.step(Event::Acked {
-            s,
-            duplicate: false,
-        });
+        world.step(Event::Acked { s, duplicate: false });
     }
     assert_eq!(order[0], 8);
     assert_eq!(order.len(), 8);
@@ -363,10 +289,7 @@ fn control_overtakes_and_bulk_does_not_starve() {
 fn repeated_failures_open_the_circuit_and_a_request_closes_it() {
     let mut world = World::new();
     for _ in 0..5 {
-        world.step(Event::ConnectFailed {
-            reason: "refused".into(),
-            permanent: false,
-        });
+        world.step(Event::ConnectFailed { reason: "refused".into(), permanent: false });
         world.now = world.now + Duration::from_secs(11);
         world.step(Event::Tick);
     }
@@ -398,20 +321,11 @@ fn a_full_buffer_refuses_at_once_and_leaves_no_trace() {
     for n in 1..=20 {
         world
             .machine
-            .accept(
-                world.now,
-                message(n * 50),
-                SendOptions::default(),
-                &mut actions,
-            )
+            .accept(world.now, message(n * 50), SendOptions::default(), &mut actions)
             .unwrap();
     }
-    let refused = world.machine.accept(
-        world.now,
-        message(9999),
-        SendOptions::default(),
-        &mut actions,
-    );
+    let refused =
+        world.machine.accept(world.now, message(9999), SendOptions::default(), &mut actions);
     assert_eq!(refused, Err(Refusal::Full(true)));
     assert_eq!(world.machine.buffered(), 20);
 }
