@@ -1,6 +1,7 @@
 //! One running incarnation: its leader, its set, its output.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(crate) struct SystemChild {
     pub(crate) output: Output,
     pub(crate) pipes: Pipes,
     pub(crate) stdio: Mutex<Option<ChildStdio>>,
+    /// The set was seen empty once; nothing can join an empty set.
+    pub(crate) emptied: AtomicBool,
 }
 
 impl SystemChild {
@@ -103,6 +106,7 @@ impl ChildHandle for SystemChild {
             drop(tokio::time::timeout(pause, self.leader.wait()).await);
             let left = if self.leader.group_is_empty() { self.living() } else { members };
             if left.is_empty() && self.leader.try_wait().is_some() {
+                self.emptied.store(true, Ordering::Release);
                 return KillReport { killed, survivors: Vec::new() };
             }
             if Instant::now() >= deadline {
@@ -115,13 +119,19 @@ impl ChildHandle for SystemChild {
     }
 
     fn set_is_empty(&self) -> bool {
+        if self.emptied.load(Ordering::Acquire) {
+            return true;
+        }
         if !self.leader.group_is_empty() {
             return false;
         }
-        if self.subreaper {
-            return scan::orphans(&self.key, &self.leaders).is_empty();
-        }
-        self.living().is_empty()
+        let empty = if self.subreaper {
+            scan::orphans(&self.key, &self.leaders).is_empty()
+        } else {
+            self.living().is_empty()
+        };
+        self.emptied.fetch_or(empty, Ordering::AcqRel);
+        empty
     }
 
     fn members(&self) -> Vec<ProcessIdentity> {
@@ -144,13 +154,11 @@ fn survivor(entry: &Entry) -> Survivor {
 impl Drop for SystemChild {
     /// Kills what is left; the promise of the handle.
     fn drop(&mut self) {
-        if self.leader.try_wait().is_some() && self.leader.group_is_empty() && self.subreaper {
-            self.leaders.remove(self.leader.pid());
-            return;
+        if !self.emptied.load(Ordering::Acquire) {
+            drop(self.leader.signal_group(Signal::Kill));
+            self.kill_escaped(&self.living());
+            self.leader.reap_within(REAP_IN_DROP);
         }
-        drop(self.leader.signal_group(Signal::Kill));
-        self.kill_escaped(&self.living());
-        self.leader.reap_within(REAP_IN_DROP);
         self.leaders.remove(self.leader.pid());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::collections::HashMap;
 
@@ -132,6 +133,7 @@ impl SystemSpawner {
             output,
             pipes,
             stdio: Mutex::new(stdio),
+            emptied: AtomicBool::new(false),
         })
     }
 }
