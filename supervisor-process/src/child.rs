@@ -46,7 +46,7 @@ pub(crate) struct SystemChild {
 impl SystemChild {
     /// Everything of the set that is alive, found the thorough way.
     fn living(&self) -> Vec<Entry> {
-        scan::members(&self.key, self.leader.pid())
+        scan::members(&self.key, &self.identity)
     }
 
     /// Kills what left the group: frozen first, so that nothing forks between being found and being killed.
@@ -74,6 +74,8 @@ impl ChildHandle for SystemChild {
 
     async fn wait(&self) -> ExitStatus {
         let status = self.leader.wait().await;
+        // Looked at while the other thread reads the last words; the answer is remembered if there is nothing left.
+        self.set_is_empty();
         self.pipes.at_end(LAST_WORDS).await;
         status
     }

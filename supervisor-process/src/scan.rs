@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use supervisor_core::{Incarnation, ServiceId};
+use supervisor_core::{Incarnation, ProcessIdentity, ServiceId};
 
 use crate::os::{self, Entry, Snapshot};
 
@@ -35,14 +35,16 @@ impl Leaders {
 
 /// Finds every living process of a set: its group, what carries its marks, and their descendants.
 ///
-/// Reads every process of this user, about 15 µs each; done when a set is stopped, not when a leader crashed.
-pub(crate) fn members(key: &SetKey, group: u32) -> Vec<Entry> {
+/// Reads every process, about 5 µs each. What is older than the leader cannot come from it and is not asked for marks,
+/// which would cost as much again.
+pub(crate) fn members(key: &SetKey, leader: &ProcessIdentity) -> Vec<Entry> {
+    let group = leader.pid;
     let snapshot = Snapshot::take();
     let me = std::process::id();
     let mut picked: Vec<Entry> = snapshot
         .entries
         .iter()
-        .filter(|entry| entry.pid != me)
+        .filter(|entry| entry.pid != me && entry.start_time >= leader.start_time)
         .filter(|entry| entry.group == group || belongs(key, entry.pid))
         .cloned()
         .collect();
