@@ -1,0 +1,105 @@
+//! One durable commit through the store beside one of bare SQLite, and 64 producers beside one.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints lines and fails by panicking"
+)]
+
+use std::time::{Duration, Instant};
+
+use chrono::DateTime;
+use supervisor_core::ServiceId;
+use supervisor_core::journal::Transition;
+use supervisor_core::ports::StateStore;
+use supervisor_core::state::{Phase, ServiceState};
+use supervisor_persist::StatePersistence;
+
+const ROUNDS: usize = 400;
+const PRODUCERS: usize = 64;
+const PER_PRODUCER: usize = 50;
+
+fn transition(n: usize) -> Transition {
+    let id = ServiceId::new(format!("service-{n}")).unwrap();
+    let state = ServiceState::registered(id, DateTime::UNIX_EPOCH);
+    Transition { state, from: Phase::Starting, cause: "running".into() }
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
+
+/// The same two statements on a connection of one's own, WAL and FULL.
+fn bare(path: &std::path::Path) -> f64 {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
+         CREATE TABLE journal (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, service TEXT, incarnation INTEGER, from_phase TEXT, to_phase TEXT, cause TEXT, reason TEXT) STRICT;
+         CREATE TABLE service_state (service TEXT PRIMARY KEY, incarnation INTEGER, sequence INTEGER, state TEXT) STRICT, WITHOUT ROWID;",
+    )
+    .unwrap();
+    let state = serde_json::to_string(&transition(1).state).unwrap();
+    let times = (0..ROUNDS).map(|_| {
+        let began = Instant::now();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let row = "INSERT INTO journal (at, service, incarnation, from_phase, to_phase, cause, reason) VALUES (1, 'service-1', 1, 'starting', 'running', 'running', 'up')";
+        connection.prepare_cached(row).unwrap().execute([]).unwrap();
+        let upsert = "INSERT OR REPLACE INTO service_state VALUES ('service-1', 1, 1, ?1)";
+        connection.prepare_cached(upsert).unwrap().execute([&state]).unwrap();
+        connection.execute_batch("COMMIT").unwrap();
+        began.elapsed()
+    });
+    median(times.collect())
+}
+
+async fn one_by_one(store: &StatePersistence) -> f64 {
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let one = vec![transition(1)];
+        let began = Instant::now();
+        store.record(one).await.unwrap();
+        times.push(began.elapsed());
+    }
+    median(times)
+}
+
+/// Commits a second of so many producers that each wait for their answer.
+async fn throughput(store: &StatePersistence, producers: usize) -> f64 {
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..producers)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for _ in 0..PER_PRODUCER {
+                    store.record(vec![transition(n)]).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    (producers * PER_PRODUCER) as f64 / began.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = StatePersistence::new(directory.path().join("s.db"), directory.path().join("c")).await.unwrap();
+        // Interleaved halves, so that a machine that gets slower does so for both.
+        let floor = (bare(&directory.path().join("a.db")), one_by_one(&store).await);
+        let again = (bare(&directory.path().join("b.db")), one_by_one(&store).await);
+        let (floor, value) = ((floor.0 + again.0) / 2.0, (floor.1 + again.1) / 2.0);
+        println!(
+            r#"{{"bench":"durable_commit","value":{value:.4},"unit":"ms","floor":{floor:.4},"ratio":{:.4},"target":1.15,"note":"median of {ROUNDS}, one transition (state and journal row), WAL FULL"}}"#,
+            value / floor
+        );
+        let (one, many) = (throughput(&store, 1).await, throughput(&store, PRODUCERS).await);
+        println!(
+            r#"{{"bench":"group_commit","value":{many:.1},"unit":"commits/s","floor":{one:.1},"ratio":{:.4},"target":30,"better":"higher","note":"{PRODUCERS} producers beside one"}}"#,
+            many / one
+        );
+    });
+}
