@@ -95,6 +95,8 @@ impl Serialize for CommandError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -118,6 +120,33 @@ mod tests {
         ] {
             assert_eq!(error.class().retryable(), retryable, "{error}");
         }
+    }
+
+    #[test]
+    fn the_log_line_of_a_failure_is_found_by_its_correlation_id() {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let error = tracing::subscriber::with_default(subscriber, || {
+            CommandError::from(PluginError::NotInitialised)
+        });
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(log.contains(&error.report().correlation_id.to_string()), "{log}");
+        assert!(log.contains("not_initialised"), "{log}");
     }
 
     #[test]

@@ -293,3 +293,47 @@ fn not_permitted(reason: &str) -> PluginError {
     }
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use supervisor_core::error::Classified as _;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    fn handle(supported: bool) -> SupervisorHandle {
+        SupervisorHandle::new(Parts {
+            source: Source::Nothing,
+            declared: BTreeMap::new(),
+            policy: None,
+            limits: Settings::default().limits().unwrap(),
+            emit: Arc::new(|_| {}),
+            supported,
+        })
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_supervised_every_way_in_says_so() {
+        let handle = handle(false);
+        assert_eq!(handle.control().unwrap_err().code(), "unsupported");
+        assert_eq!(handle.init().await.unwrap_err().code(), "unsupported");
+        assert_eq!(handle.snapshot().await.unwrap_err().code(), "unsupported");
+        assert_eq!(handle.health().await.unwrap_err().code(), "unsupported");
+    }
+
+    #[test]
+    fn one_command_more_than_the_bound_is_refused_until_one_has_answered() {
+        let handle = handle(true);
+        let mut admitted: Vec<_> = (0..COMMANDS_MAX).map(|_| handle.admit().unwrap()).collect();
+        assert_eq!(handle.admit().unwrap_err().code(), "busy");
+        admitted.pop();
+        drop(handle.admit().unwrap());
+    }
+
+    #[tokio::test]
+    async fn after_closing_no_supervisor_is_made() {
+        let handle = handle(true);
+        handle.close(Some(Duration::from_secs(1))).await;
+        assert_eq!(handle.init().await.unwrap_err().code(), "shutting_down");
+    }
+}
