@@ -1,6 +1,10 @@
 //! From a kill to the first instruction of the next run, against the least a system call loop needs for the same.
 #![cfg_attr(not(target_os = "linux"), expect(unused, reason = "measured on Linux only"))]
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking and reports by printing")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking and reports by printing"
+)]
 
 use std::fs::File;
 use std::io::Read;
@@ -79,14 +83,18 @@ async fn engine(directory: &Path) -> Vec<Duration> {
     let fifo = directory.join("engine");
     let mut reader = reader(&fifo);
     let engine = Engine::builder().log_dir(directory.join("logs")).build().unwrap();
-    let mut spec = ServiceSpec::new("svc", std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
+    let mut spec =
+        ServiceSpec::new("svc", std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
     spec.args = vec![CHILD.to_owned(), fifo.to_str().unwrap().to_owned()];
     spec.restart_policy = RestartPolicy::Always;
     spec.restart_intensity = RestartIntensity::UNLIMITED;
     let id = engine.register(spec, None).await.unwrap();
     // The budget over all services holds one restart for each of them; these are never started.
     for n in 0..ROUNDS + WARM_UP {
-        engine.register(ServiceSpec::new(format!("idle-{n}"), "true").unwrap(), None).await.unwrap();
+        engine
+            .register(ServiceSpec::new(format!("idle-{n}"), "true").unwrap(), None)
+            .await
+            .unwrap();
     }
     engine.start(&id).await.unwrap();
     let mut watched = engine.watch(&id).unwrap();
@@ -96,7 +104,9 @@ async fn engine(directory: &Path) -> Vec<Duration> {
             let mut taken = Vec::with_capacity(ROUNDS);
             for round in 0..ROUNDS + WARM_UP {
                 // The engine has to have noted the run, or the kill would hit a start.
-                while watched.borrow_and_update().identity.as_ref().map(|identity| identity.pid) != Some(pid) {
+                while watched.borrow_and_update().identity.as_ref().map(|identity| identity.pid)
+                    != Some(pid)
+                {
                     std::thread::yield_now();
                 }
                 let began = Instant::now();
@@ -130,7 +140,11 @@ fn main() {
     let mut taken = runtime.block_on(engine(directory.path()));
     for percent in [50, 99] {
         let (value, floor) = (percentile(&mut taken, percent), percentile(&mut floor, percent));
-        let (bench, target) = if percent == 50 { ("crash_to_running", ",\"target\":1.15") } else { ("crash_to_running_p99", "") };
+        let (bench, target) = if percent == 50 {
+            ("crash_to_running", ",\"target\":1.15")
+        } else {
+            ("crash_to_running_p99", "")
+        };
         println!(
             "{{\"bench\":\"{bench}\",\"value\":{value:.3},\"unit\":\"ms\",\"floor\":{floor:.3},\"ratio\":{:.3}{target},\"note\":\"p{percent} of {ROUNDS}\"}}",
             value / floor

@@ -22,10 +22,13 @@ pub const INCARNATION_VARIABLE: &str = "IDE_SUPERVISOR_INCARNATION";
 pub(crate) fn environment(request: &SpawnRequest, mark: &str) -> BTreeMap<OsString, OsString> {
     let spec = &request.spec;
     let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
-        .filter(|(name, _)| name.to_str().is_some_and(|name| spec.inherit_environment.inherits(name)))
+        .filter(|(name, _)| {
+            name.to_str().is_some_and(|name| spec.inherit_environment.inherits(name))
+        })
         .collect();
     variables.extend(spec.environment.iter().map(|(name, value)| (name.into(), value.into())));
-    variables.extend(request.extra_environment.iter().map(|(name, value)| (name.into(), value.into())));
+    variables
+        .extend(request.extra_environment.iter().map(|(name, value)| (name.into(), value.into())));
     variables.insert(MARK_VARIABLE.into(), mark.into());
     variables.insert(SERVICE_VARIABLE.into(), request.service.as_str().into());
     variables.insert(INCARNATION_VARIABLE.into(), request.incarnation.to_string().into());
@@ -41,7 +44,8 @@ pub fn find_program(
     path: Option<&OsString>,
     working_dir: Option<&Path>,
 ) -> Result<PathBuf, SpawnError> {
-    let base = working_dir.map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_path_buf);
+    let base =
+        working_dir.map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_path_buf);
     if command.contains('/') || (cfg!(windows) && command.contains('\\')) {
         // The child resolves a relative program after it changed its directory; so do we.
         let program = base.join(command);
@@ -63,7 +67,8 @@ pub fn find_program(
         || SpawnError {
             kind: SpawnErrorKind::NotFound,
             program: command.to_owned(),
-            reason: "no such program in the service's PATH; install it or give its full path".to_owned(),
+            reason: "no such program in the service's PATH; install it or give its full path"
+                .to_owned(),
             source: None,
         },
         |error| unusable(command, error),
@@ -73,7 +78,9 @@ pub fn find_program(
 fn unusable(command: &str, error: io::Error) -> SpawnError {
     let (kind, reason) = match error.kind() {
         io::ErrorKind::NotFound => (SpawnErrorKind::NotFound, "no such file"),
-        io::ErrorKind::PermissionDenied => (SpawnErrorKind::PermissionDenied, "it may not be executed; check its mode"),
+        io::ErrorKind::PermissionDenied => {
+            (SpawnErrorKind::PermissionDenied, "it may not be executed; check its mode")
+        }
         io::ErrorKind::IsADirectory => (SpawnErrorKind::BadExecutable, "it is a directory"),
         _ => (SpawnErrorKind::Other, "it cannot be looked at"),
     };
@@ -85,7 +92,10 @@ fn lacks_working_dir(spec: &ServiceSpec) -> bool {
 }
 
 /// Finds a service's program; a missing working directory is blamed before what could not be found below it.
-pub(crate) fn service_program(spec: &ServiceSpec, path: Option<&OsString>) -> Result<PathBuf, SpawnError> {
+pub(crate) fn service_program(
+    spec: &ServiceSpec,
+    path: Option<&OsString>,
+) -> Result<PathBuf, SpawnError> {
     let found = find_program(&spec.command, path, spec.working_dir.as_deref());
     found.map_err(|error| match error.source {
         Some(source) if lacks_working_dir(spec) => judge_spawn_error(spec, source),
@@ -100,13 +110,22 @@ pub(crate) fn judge_spawn_error(spec: &ServiceSpec, error: io::Error) -> SpawnEr
     } else {
         match os::spawn_error_kind(&error) {
             // The file was there a moment ago, so what is missing is what its first line names.
-            SpawnErrorKind::NotFound => (SpawnErrorKind::BadExecutable, "the interpreter its first line names is missing"),
+            SpawnErrorKind::NotFound => {
+                (SpawnErrorKind::BadExecutable, "the interpreter its first line names is missing")
+            }
             kind @ SpawnErrorKind::BadExecutable => (kind, "it is no program this system can run"),
             kind @ SpawnErrorKind::PermissionDenied => (kind, "it may not be executed"),
-            kind @ SpawnErrorKind::ResourceExhausted => (kind, "descriptors, memory or process slots are used up"),
+            kind @ SpawnErrorKind::ResourceExhausted => {
+                (kind, "descriptors, memory or process slots are used up")
+            }
             kind @ SpawnErrorKind::Busy => (kind, "its file is being written"),
             kind => (kind, "the system refused"),
         }
     };
-    SpawnError { kind, program: spec.command.clone(), reason: reason.to_owned(), source: Some(error) }
+    SpawnError {
+        kind,
+        program: spec.command.clone(),
+        reason: reason.to_owned(),
+        source: Some(error),
+    }
 }

@@ -40,7 +40,10 @@ impl NotifySocket {
         let shared = Arc::downgrade(shared);
         // Owned by the engine's token: it ends with the engine, which does not wait for it because nothing is lost.
         drop(tokio::spawn(async move {
-            let () = over.run_until_cancelled_owned(receive(socket, shared, mark)).await.unwrap_or_default();
+            let () = over
+                .run_until_cancelled_owned(receive(socket, shared, mark))
+                .await
+                .unwrap_or_default();
         }));
     }
 }
@@ -59,7 +62,9 @@ async fn receive(socket: Arc<os::CredentialSocket>, shared: Weak<Shared>, mark: 
             let notification = match notification {
                 Parsed::Plain(notification) => notification,
                 Parsed::MainPid(pid) => match os::marking(pid).zip(os::identity_of(pid)) {
-                    Some((other, identity)) if other.mark == *mark && other.service == service.as_str() => {
+                    Some((other, identity))
+                        if other.mark == *mark && other.service == service.as_str() =>
+                    {
                         Notification::MainPid(identity)
                     }
                     _ => continue,
@@ -102,7 +107,9 @@ mod tests {
 
     #[test]
     fn known_words_are_read_and_others_ignored() {
-        let parsed = parse("READY=1\nSTATUS=loading 50%\nFDSTORE=1\nMAINPID=7\nEXTEND_TIMEOUT_USEC=x\nWATCHDOG=1\n");
+        let parsed = parse(
+            "READY=1\nSTATUS=loading 50%\nFDSTORE=1\nMAINPID=7\nEXTEND_TIMEOUT_USEC=x\nWATCHDOG=1\n",
+        );
         assert_eq!(
             parsed,
             [

@@ -1,17 +1,17 @@
 //! Starting services with the system's fast path.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::collections::HashMap;
 
 use async_trait::async_trait;
+use supervisor_core::ServiceId;
 use supervisor_core::config::{ServiceSpec, TransportKind};
 use supervisor_core::error::{ProcessError, SpawnError, SpawnErrorKind};
 use supervisor_core::ports::{ChildHandle, ChildStdio, ProcessSpawner, SpawnRequest};
 use supervisor_core::status::{LogLine, OutputStream};
-use supervisor_core::ServiceId;
 
 use crate::capture::{CaptureThread, Cutter, Output, Pipes, read_tail};
 use crate::child::SystemChild;
@@ -42,12 +42,20 @@ impl SystemSpawner {
     ///
     /// # Errors
     /// [`ProcessError::Os`] when the capture thread cannot be started or the setting is refused.
-    pub fn new(mark: impl Into<Arc<str>>, log_dir: Option<PathBuf>, subreaper: bool) -> Result<Self, ProcessError> {
-        let failed = |action: &str, source: std::io::Error| ProcessError::Os { action: action.to_owned(), source: source.into() };
+    pub fn new(
+        mark: impl Into<Arc<str>>,
+        log_dir: Option<PathBuf>,
+        subreaper: bool,
+    ) -> Result<Self, ProcessError> {
+        let failed = |action: &str, source: std::io::Error| ProcessError::Os {
+            action: action.to_owned(),
+            source: source.into(),
+        };
         if subreaper {
             os::become_subreaper().map_err(|error| failed("becoming a sub-reaper", error))?;
         }
-        let capture = CaptureThread::start().map_err(|error| failed("starting the capture thread", error))?;
+        let capture =
+            CaptureThread::start().map_err(|error| failed("starting the capture thread", error))?;
         let (leaders, outputs) = (Leaders::default(), Mutex::default());
         Ok(Self { mark: mark.into(), log_dir, subreaper, leaders, capture, outputs })
     }
@@ -57,10 +65,13 @@ impl SystemSpawner {
     /// # Errors
     /// What the system said about the files.
     pub fn logs(&self, service: &ServiceId, limit: usize) -> std::io::Result<Vec<LogLine>> {
-        let known = self.outputs.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned();
+        let known =
+            self.outputs.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned();
         match (known, &self.log_dir) {
             (Some(output), _) => output.tail(limit),
-            (None, Some(directory)) => read_tail(&[directory.join(service.as_str()).join("output.log")], limit),
+            (None, Some(directory)) => {
+                read_tail(&[directory.join(service.as_str()).join("output.log")], limit)
+            }
             (None, None) => Ok(Vec::new()),
         }
     }
@@ -68,7 +79,8 @@ impl SystemSpawner {
     fn output(&self, service: &ServiceId, spec: &ServiceSpec) -> Output {
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         let output = outputs.entry(service.clone()).or_insert_with(|| {
-            let directory = self.log_dir.clone().unwrap_or_else(std::env::temp_dir).join(service.as_str());
+            let directory =
+                self.log_dir.clone().unwrap_or_else(std::env::temp_dir).join(service.as_str());
             let secrets = spec.secret_environment.iter().filter_map(|name| {
                 spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
             });
@@ -95,9 +107,11 @@ impl SystemSpawner {
 
     fn start(&self, request: &SpawnRequest) -> Result<SystemChild, SpawnError> {
         let spec = &request.spec;
-        let channel = spec.channel.as_ref().is_some_and(|channel| channel.transport == TransportKind::Stdio);
+        let channel =
+            spec.channel.as_ref().is_some_and(|channel| channel.transport == TransportKind::Stdio);
         let mut command = self.command(request, channel)?;
-        let mut started = os::start(&mut command).map_err(|error| judge_spawn_error(spec, error))?;
+        let mut started =
+            os::start(&mut command).map_err(|error| judge_spawn_error(spec, error))?;
         let pid = started.leader.pid();
         self.leaders.add(pid);
         let identity = os::identity_of(pid).ok_or_else(|| SpawnError {
@@ -113,7 +127,9 @@ impl SystemSpawner {
         let mut stdio = None;
         match (started.stdin.take(), started.stdout.take()) {
             (Some(stdin), Some(stdout)) if channel => stdio = Some(ChildStdio { stdin, stdout }),
-            (_, Some(stdout)) => self.capture.read(stdout, cutter(OutputStream::Stdout), output.clone(), &pipes),
+            (_, Some(stdout)) => {
+                self.capture.read(stdout, cutter(OutputStream::Stdout), output.clone(), &pipes);
+            }
             _ => {}
         }
         if let Some(stderr) = started.stderr.take() {

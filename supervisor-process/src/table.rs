@@ -30,7 +30,8 @@ impl SystemProcessTable {
 #[async_trait]
 impl ProcessTable for SystemProcessTable {
     fn is_alive(&self, identity: &ProcessIdentity) -> bool {
-        Entry::read(identity.pid).is_some_and(|entry| entry.is_alive() && entry.identity() == *identity)
+        Entry::read(identity.pid)
+            .is_some_and(|entry| entry.is_alive() && entry.identity() == *identity)
     }
 
     fn marked(&self, mark: &str) -> Vec<MarkedProcess> {
@@ -49,7 +50,11 @@ impl ProcessTable for SystemProcessTable {
             .collect()
     }
 
-    async fn end(&self, processes: &[ProcessIdentity], grace: Duration) -> Result<KillReport, ProcessError> {
+    async fn end(
+        &self,
+        processes: &[ProcessIdentity],
+        grace: Duration,
+    ) -> Result<KillReport, ProcessError> {
         let mut left = with_descendants(processes);
         let killed = u32::try_from(left.len()).unwrap_or(u32::MAX);
         signal(&left, &[Signal::Term, Signal::Cont]);
@@ -87,8 +92,12 @@ fn signal(processes: &[ProcessIdentity], signals: &[Signal]) {
 
 fn with_descendants(processes: &[ProcessIdentity]) -> Vec<ProcessIdentity> {
     let snapshot = Snapshot::take();
-    let mut picked: Vec<Entry> =
-        snapshot.entries.iter().filter(|entry| processes.contains(&entry.identity())).cloned().collect();
+    let mut picked: Vec<Entry> = snapshot
+        .entries
+        .iter()
+        .filter(|entry| processes.contains(&entry.identity()))
+        .cloned()
+        .collect();
     snapshot.close_over_descendants(&mut picked);
     picked.iter().map(Entry::identity).collect()
 }

@@ -136,7 +136,11 @@ pub(crate) fn read_tail(paths: &[PathBuf], limit: usize) -> io::Result<Vec<LogLi
 }
 
 /// Reads backwards in steps, so that the end of a large file costs no more than the lines wanted.
-fn read_file_tail(mut file: File, wanted: usize, newest_first: &mut Vec<LogLine>) -> io::Result<()> {
+fn read_file_tail(
+    mut file: File,
+    wanted: usize,
+    newest_first: &mut Vec<LogLine>,
+) -> io::Result<()> {
     let mut start = file.metadata()?.len();
     let mut tail: Vec<u8> = Vec::new();
     while start > 0 && tail.iter().filter(|byte| **byte == b'\n').count() <= wanted {
@@ -182,7 +186,12 @@ mod tests {
             files.write(n, OutputStream::Stdout, format!("line {n}").as_bytes());
         }
         files.flush();
-        let total: u64 = files.paths().iter().filter_map(|path| fs::metadata(path).ok()).map(|found| found.len()).sum();
+        let total: u64 = files
+            .paths()
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|found| found.len())
+            .sum();
         assert!(total <= 4000, "{total}");
         let tail = read_tail(&files.paths(), 100).unwrap();
         assert_eq!(tail.len(), 100);

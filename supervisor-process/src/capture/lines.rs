@@ -57,7 +57,10 @@ impl Cutter {
     fn finish(&mut self, each: &mut impl FnMut(Line<'_>)) {
         each(Line { stream: self.stream, text: trim(&self.partial) });
         if self.dropped > 0 {
-            let note = format!("{} bytes of the line above were dropped: it was longer than {}", self.dropped, self.line_max);
+            let note = format!(
+                "{} bytes of the line above were dropped: it was longer than {}",
+                self.dropped, self.line_max
+            );
             each(Line { stream: OutputStream::Supervisor, text: note.as_bytes() });
         }
         self.dropped = 0;
@@ -81,7 +84,9 @@ mod tests {
     fn cut(line_max: usize, pieces: &[&[u8]]) -> Vec<(OutputStream, String)> {
         let mut cutter = Cutter::new(OutputStream::Stdout, line_max);
         let mut lines = Vec::new();
-        let mut keep = |line: Line<'_>| lines.push((line.stream, String::from_utf8_lossy(line.text).into_owned()));
+        let mut keep = |line: Line<'_>| {
+            lines.push((line.stream, String::from_utf8_lossy(line.text).into_owned()));
+        };
         for piece in pieces {
             cutter.push(piece, &mut keep);
         }

@@ -81,7 +81,8 @@ impl Output {
             if kept.last.len() == LAST_LINES_MAX {
                 kept.last.pop_front();
             }
-            let shown: String = String::from_utf8_lossy(text).chars().take(REMEMBERED_LINE_MAX).collect();
+            let shown: String =
+                String::from_utf8_lossy(text).chars().take(REMEMBERED_LINE_MAX).collect();
             kept.last.push_back(shown);
         }
         kept.files.flush();

@@ -8,8 +8,8 @@ use supervisor_core::status::OutputStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use super::lines::{Cutter, Line};
 use super::Output;
+use super::lines::{Cutter, Line};
 use crate::os;
 
 /// Bytes read at a time, through one buffer for all pipes (the default size of a pipe on Linux).

@@ -127,7 +127,9 @@ impl Actor {
 
 /// Waits for the leader's end; for ever when there is none to wait for.
 async fn wait(running: Option<&Running>) -> Event {
-    let Some(running) = running.filter(|running| !running.exited) else { return std::future::pending().await };
+    let Some(running) = running.filter(|running| !running.exited) else {
+        return std::future::pending().await;
+    };
     let status = running.child.wait().await;
     Event::Exited {
         incarnation: running.incarnation,

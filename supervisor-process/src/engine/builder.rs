@@ -132,11 +132,14 @@ impl EngineBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let entropy = self.entropy.unwrap_or_else(|| Arc::new(SystemEntropy::new()));
         let sink = self.sink.unwrap_or_else(|| Arc::new(NoSink));
-        let mark = self.mark.unwrap_or_else(|| format!("{}-{:016x}", std::process::id(), entropy.next_u64()));
+        let mark = self
+            .mark
+            .unwrap_or_else(|| format!("{}-{:016x}", std::process::id(), entropy.next_u64()));
         let (spawner, system) = match self.spawner {
             Some(spawner) => (spawner, None),
             None => {
-                let system = Arc::new(SystemSpawner::new(mark.as_str(), self.log_dir, self.subreaper)?);
+                let system =
+                    Arc::new(SystemSpawner::new(mark.as_str(), self.log_dir, self.subreaper)?);
                 (Arc::clone(&system) as Arc<dyn ProcessSpawner>, Some(system))
             }
         };

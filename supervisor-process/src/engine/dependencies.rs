@@ -24,8 +24,12 @@ pub(super) async fn reached(shared: Arc<Shared>, spec: Arc<ServiceSpec>) -> Even
     Event::DependenciesMet
 }
 
-async fn reached_one(need: &Dependency, mut watched: watch::Receiver<ServiceState>) -> Result<(), String> {
-    let settled = watched.wait_for(|state| is_met(need.condition, state) || has_failed(state)).await;
+async fn reached_one(
+    need: &Dependency,
+    mut watched: watch::Receiver<ServiceState>,
+) -> Result<(), String> {
+    let settled =
+        watched.wait_for(|state| is_met(need.condition, state) || has_failed(state)).await;
     match settled {
         Ok(state) if is_met(need.condition, &state) => Ok(()),
         Ok(state) => Err(format!("{}: {}", need.id, state.reason)),
@@ -38,7 +42,8 @@ fn is_met(condition: DependencyCondition, state: &ServiceState) -> bool {
         DependencyCondition::Started => state.phase.may_be_alive() && state.identity.is_some(),
         DependencyCondition::Ready => state.ready,
         DependencyCondition::Completed => {
-            let completed = state.last_exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::Completed);
+            let completed =
+                state.last_exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::Completed);
             state.phase == Phase::Stopped && completed
         }
     }

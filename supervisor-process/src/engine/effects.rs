@@ -37,16 +37,23 @@ impl Actor {
                 });
             }
             Effect::AwaitDependencies => {
-                self.jobs.spawn(dependencies::reached(Arc::clone(&self.shared), Arc::clone(self.machine.spec())));
+                self.jobs.spawn(dependencies::reached(
+                    Arc::clone(&self.shared),
+                    Arc::clone(self.machine.spec()),
+                ));
             }
             Effect::Spawn { incarnation } => queue.push_back(self.spawn(incarnation).await),
             Effect::Signal { incarnation, signal } => self.signal(incarnation, signal),
             Effect::KillSet { incarnation, confirm } => self.kill(incarnation, confirm),
             Effect::Diagnose { incarnation } => self.diagnose(incarnation),
-            Effect::RunProbe { incarnation, probe, timeout } => self.probe(incarnation, probe, timeout),
+            Effect::RunProbe { incarnation, probe, timeout } => {
+                self.probe(incarnation, probe, timeout);
+            }
             Effect::StopProbes => self.probes.abort_all(),
             Effect::Publish(event) => self.publish(event),
-            Effect::GaveUp { reason, .. } => self.shared.fail_dependents(&self.machine.state().id, &reason),
+            Effect::GaveUp { reason, .. } => {
+                self.shared.fail_dependents(&self.machine.state().id, &reason);
+            }
             Effect::Reply { id, result } => {
                 if let Some(reply) = self.replies.remove(&id) {
                     // Nobody waits any more; the command was carried out all the same.
@@ -60,7 +67,8 @@ impl Actor {
         let state = self.machine.state();
         // The one before is gone; its handle goes first, so that two are never held.
         self.running = None;
-        let extra_environment = self.shared.notify.iter().map(crate::notify::NotifySocket::variable).collect();
+        let extra_environment =
+            self.shared.notify.iter().map(crate::notify::NotifySocket::variable).collect();
         let request = SpawnRequest {
             service: state.id.clone(),
             incarnation,
@@ -131,9 +139,13 @@ impl Actor {
     fn probe(&mut self, incarnation: Incarnation, probe: usize, timeout: Duration) {
         let spec = Arc::clone(self.machine.spec());
         let state = self.machine.state();
-        let (Some(identity), Some(wanted)) = (state.identity, spec.probes.get(probe).cloned()) else { return };
+        let (Some(identity), Some(wanted)) = (state.identity, spec.probes.get(probe).cloned())
+        else {
+            return;
+        };
         let runner = Arc::clone(&self.shared.probes);
-        let request = ProbeRequest { service: state.id, incarnation, identity, spec, probe: wanted, timeout };
+        let request =
+            ProbeRequest { service: state.id, incarnation, identity, spec, probe: wanted, timeout };
         self.probes.spawn(async move {
             let outcome = runner.run(request).await;
             Event::ProbeCompleted {
@@ -150,7 +162,11 @@ impl Actor {
         let state = self.machine.state();
         let Some(identity) = state.identity else { return };
         let reason = format!("before it is stopped: {}", os::diagnosis(identity.pid));
-        self.shared.sink.publish(EventKind::ServiceDegraded { service: state.id, incarnation, reason });
+        self.shared.sink.publish(EventKind::ServiceDegraded {
+            service: state.id,
+            incarnation,
+            reason,
+        });
     }
 
     fn publish(&self, event: EventKind) {
@@ -170,7 +186,10 @@ impl Actor {
 fn is_failure(exit: &ExitReport) -> bool {
     !matches!(
         exit.reason,
-        ExitReason::Completed | ExitReason::Stopped | ExitReason::GroupRestart | ExitReason::SupervisorLost
+        ExitReason::Completed
+            | ExitReason::Stopped
+            | ExitReason::GroupRestart
+            | ExitReason::SupervisorLost
     )
 }
 
@@ -225,9 +244,11 @@ impl LimitWatch {
         let limit = self.cpu?;
         let now = std::time::Instant::now();
         let (then, before) = self.last_cpu.replace((now, ticks))?;
-        let used = os::ticks(ticks.saturating_sub(before)).as_secs_f64() / (now - then).as_secs_f64();
+        let used =
+            os::ticks(ticks.saturating_sub(before)).as_secs_f64() / (now - then).as_secs_f64();
         let percent = used * 100.0;
         self.over_cpu = if percent > f64::from(limit) { self.over_cpu + 1 } else { 0 };
-        (self.over_cpu >= CPU_SAMPLES).then(|| (Ceiling::Cpu, format!("{percent:.0} % of {limit} %")))
+        (self.over_cpu >= CPU_SAMPLES)
+            .then(|| (Ceiling::Cpu, format!("{percent:.0} % of {limit} %")))
     }
 }

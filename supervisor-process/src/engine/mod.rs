@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::os;
 pub use builder::EngineBuilder;
-use shared::{Handle, Message};
 pub(crate) use shared::Shared;
+use shared::{Handle, Message};
 
 /// Messages that may wait for one service. At the bound commands are answered `Busy`; reports of a service about
 /// itself are dropped, the next one says the same.
@@ -172,7 +172,12 @@ impl Engine {
     /// Gives the state of every service, in the order they were registered.
     #[must_use]
     pub fn states(&self) -> Vec<ServiceState> {
-        self.inner.shared.registry().iter().map(|(_, handle)| handle.state.borrow().clone()).collect()
+        self.inner
+            .shared
+            .registry()
+            .iter()
+            .map(|(_, handle)| handle.state.borrow().clone())
+            .collect()
     }
 
     /// Gives the state of one service.
@@ -199,7 +204,11 @@ impl Engine {
     /// Safe.
     pub async fn usage(&self, id: &ServiceId) -> Option<ResourceUsage> {
         let identity = self.state(id)?.identity?;
-        os::group_usage(identity.pid).map(|(processes, memory, _)| ResourceUsage { processes, memory, cpu_percent: 0.0 })
+        os::group_usage(identity.pid).map(|(processes, memory, _)| ResourceUsage {
+            processes,
+            memory,
+            cpu_percent: 0.0,
+        })
     }
 
     /// Gives the last `limit` captured lines of a service, oldest first.
@@ -209,12 +218,19 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn logs(&self, id: &ServiceId, limit: usize) -> Result<Vec<LogLine>, SupervisorError> {
+    pub async fn logs(
+        &self,
+        id: &ServiceId,
+        limit: usize,
+    ) -> Result<Vec<LogLine>, SupervisorError> {
         self.mailbox(id)?;
         let Some(spawner) = self.inner.shared.system.clone() else { return Ok(Vec::new()) };
         let service = id.clone();
         let read = tokio::task::spawn_blocking(move || spawner.logs(&service, limit)).await;
-        let failed = |source: supervisor_core::error::Cause| ProcessError::Os { action: format!("reading the output of {id}"), source };
+        let failed = |source: supervisor_core::error::Cause| ProcessError::Os {
+            action: format!("reading the output of {id}"),
+            source,
+        };
         let lines = read.map_err(|error| failed(error.into()))?;
         Ok(lines.map_err(|error| failed(error.into()))?)
     }
@@ -238,7 +254,9 @@ impl Engine {
 
     fn mailbox(&self, id: &ServiceId) -> Result<mpsc::Sender<Message>, SupervisorError> {
         let registry = self.inner.shared.registry();
-        let handle = registry.get(id).ok_or_else(|| SupervisorError::UnknownService { service: id.clone() })?;
+        let handle = registry
+            .get(id)
+            .ok_or_else(|| SupervisorError::UnknownService { service: id.clone() })?;
         Ok(handle.mailbox.clone())
     }
 
@@ -251,7 +269,10 @@ impl Engine {
         }
         let mut places = shared.places.lock().unwrap_or_else(PoisonError::into_inner);
         if !places.contains(id) && places.len() >= shared.max_services {
-            return Err(SupervisorError::TooManyServices { service: id.clone(), limit: shared.max_services });
+            return Err(SupervisorError::TooManyServices {
+                service: id.clone(),
+                limit: shared.max_services,
+            });
         }
         places.insert(id.clone());
         Ok(())
@@ -277,7 +298,12 @@ fn failed(id: &ServiceId, failure: CommandFailure) -> ProcessError {
     match failure {
         CommandFailure::SpawnFailed { kind, reason } => {
             let program = String::new();
-            let source = supervisor_core::error::SpawnError { kind, program, reason: reason.clone(), source: None };
+            let source = supervisor_core::error::SpawnError {
+                kind,
+                program,
+                reason: reason.clone(),
+                source: None,
+            };
             if kind.class().retryable() {
                 return ProcessError::Spawn { service, source };
             }

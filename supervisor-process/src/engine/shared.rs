@@ -9,7 +9,9 @@ use supervisor_core::ServiceId;
 use supervisor_core::config::{GroupStrategy, ServiceSpec};
 use supervisor_core::lifecycle::{Command, CommandFailure, Event};
 use supervisor_core::policy::RestartBudget;
-use supervisor_core::ports::{Clock, Entropy, EventSink, ProbeRunner, ProcessSpawner, StdioReceiver};
+use supervisor_core::ports::{
+    Clock, Entropy, EventSink, ProbeRunner, ProcessSpawner, StdioReceiver,
+};
 use supervisor_core::state::ServiceState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -141,7 +143,11 @@ impl Shared {
         let dependents: Vec<_> = {
             let registry = self.registry();
             let needs = |spec: &ServiceSpec| spec.depends_on.iter().any(|need| need.id == *of);
-            registry.iter().filter(|(_, handle)| needs(&handle.spec)).map(|(id, _)| id.clone()).collect()
+            registry
+                .iter()
+                .filter(|(_, handle)| needs(&handle.spec))
+                .map(|(id, _)| id.clone())
+                .collect()
         };
         for dependent in dependents {
             self.tell(&dependent, Event::DependencyFailed { cause: format!("{of}: {reason}") });
@@ -152,10 +158,17 @@ impl Shared {
     pub(crate) fn restart_group(&self, of: &ServiceId, reason: &str) {
         let members: Vec<_> = {
             let registry = self.registry();
-            let Some(group) = registry.get(of).and_then(|handle| handle.spec.group.clone()) else { return };
-            let in_group = |spec: &ServiceSpec| spec.group.as_ref().is_some_and(|other| other.name == group.name);
-            let all: Vec<_> =
-                registry.iter().filter(|(_, handle)| in_group(&handle.spec)).map(|(id, _)| id.clone()).collect();
+            let Some(group) = registry.get(of).and_then(|handle| handle.spec.group.clone()) else {
+                return;
+            };
+            let in_group = |spec: &ServiceSpec| {
+                spec.group.as_ref().is_some_and(|other| other.name == group.name)
+            };
+            let all: Vec<_> = registry
+                .iter()
+                .filter(|(_, handle)| in_group(&handle.spec))
+                .map(|(id, _)| id.clone())
+                .collect();
             let own = all.iter().position(|id| id == of).unwrap_or(0);
             match group.strategy {
                 GroupStrategy::OneForOne => Vec::new(),

@@ -22,7 +22,8 @@ pub(super) async fn run(engine: &Engine, deadline: Duration) -> Result<(), Super
     let dependencies = shared.registry().dependencies();
     let attempted = dependencies.len();
     // A circle cannot have been started; if one is registered all the same, everything stops at once.
-    let mut layers = start_layers(&dependencies).unwrap_or_else(|_| vec![dependencies.into_keys().collect()]);
+    let mut layers =
+        start_layers(&dependencies).unwrap_or_else(|_| vec![dependencies.into_keys().collect()]);
     layers.reverse();
     let mut failures = Vec::new();
     for layer in layers {
@@ -49,11 +50,18 @@ async fn stop_layer(engine: &Engine, layer: Vec<ServiceId>, until: Instant) -> V
             let result = match stopped {
                 Ok(result) => result,
                 // The second stop forces; it answers within the time a kill takes to be confirmed.
-                Err(_) => timeout_at(Instant::now() + KILL_CONFIRM * 2, engine.stop(&id)).await.unwrap_or_else(|_| {
-                    let (service, operation) = (id.clone(), "the kill".to_owned());
-                    let limit = KILL_CONFIRM * 2;
-                    Err(supervisor_core::error::ProcessError::TimedOut { service, operation, limit }.into())
-                }),
+                Err(_) => timeout_at(Instant::now() + KILL_CONFIRM * 2, engine.stop(&id))
+                    .await
+                    .unwrap_or_else(|_| {
+                        let (service, operation) = (id.clone(), "the kill".to_owned());
+                        let limit = KILL_CONFIRM * 2;
+                        Err(supervisor_core::error::ProcessError::TimedOut {
+                            service,
+                            operation,
+                            limit,
+                        }
+                        .into())
+                    }),
             };
             result.err().map(|error| ServiceFailure { service: id, error })
         });

@@ -38,7 +38,9 @@ impl StoreQueue {
             return Self { sender: Mutex::new(None), task: Mutex::new(None) };
         };
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let task = tokio::spawn(Writer { store, sink, unstored: HashMap::new(), degraded: false }.run(receiver));
+        let task = tokio::spawn(
+            Writer { store, sink, unstored: HashMap::new(), degraded: false }.run(receiver),
+        );
         Self { sender: Mutex::new(Some(sender)), task: Mutex::new(Some(task)) }
     }
 
@@ -76,7 +78,8 @@ impl Writer {
             let received = if self.unstored.is_empty() {
                 receiver.recv_many(&mut batch, BATCH_MAX).await
             } else {
-                let waited = tokio::time::timeout(RETRY, receiver.recv_many(&mut batch, BATCH_MAX)).await;
+                let waited =
+                    tokio::time::timeout(RETRY, receiver.recv_many(&mut batch, BATCH_MAX)).await;
                 waited.unwrap_or(usize::MAX)
             };
             self.write(std::mem::take(&mut batch)).await;
@@ -87,7 +90,8 @@ impl Writer {
     }
 
     async fn write(&mut self, batch: Vec<Transition>) {
-        let mut all: Vec<Transition> = self.unstored.drain().map(|(_, transition)| transition).collect();
+        let mut all: Vec<Transition> =
+            self.unstored.drain().map(|(_, transition)| transition).collect();
         all.extend(batch);
         if all.is_empty() {
             return;
@@ -95,8 +99,11 @@ impl Writer {
         match self.store.record(all.clone()).await {
             Ok(_) => self.set_degraded(false, "states are stored again"),
             Err(error) => {
-                let text = format!("states cannot be stored and are kept in memory: {}", chain(&error));
-                self.unstored.extend(all.into_iter().map(|transition| (transition.state.id.clone(), transition)));
+                let text =
+                    format!("states cannot be stored and are kept in memory: {}", chain(&error));
+                self.unstored.extend(
+                    all.into_iter().map(|transition| (transition.state.id.clone(), transition)),
+                );
                 self.set_degraded(true, &text);
             }
         }

@@ -60,8 +60,12 @@ pub(crate) fn spawn_error_kind(error: &io::Error) -> SpawnErrorKind {
     match code {
         Errno::NOENT | Errno::NOTDIR => SpawnErrorKind::NotFound,
         Errno::ACCESS | Errno::PERM => SpawnErrorKind::PermissionDenied,
-        Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR => SpawnErrorKind::BadExecutable,
-        Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC => SpawnErrorKind::ResourceExhausted,
+        Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR => {
+            SpawnErrorKind::BadExecutable
+        }
+        Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC => {
+            SpawnErrorKind::ResourceExhausted
+        }
         Errno::TXTBSY => SpawnErrorKind::Busy,
         _ => SpawnErrorKind::Other,
     }
@@ -83,7 +87,8 @@ where
 {
     // SAFETY: `T` owns its descriptor (it turns into an `OwnedFd`), `AsRawFd` of an owner always gives that same
     // descriptor, and `AsyncFd` owns `T` from here on, so it stays open and the same until it is deregistered.
-    unsafe { AsyncFd::register_with_interest(owned, tokio::io::Interest::READABLE) }.map_err(io::Error::from)
+    unsafe { AsyncFd::register_with_interest(owned, tokio::io::Interest::READABLE) }
+        .map_err(io::Error::from)
 }
 
 /// The leader of a set: pinned by a pidfd, reaped exactly once.
@@ -107,7 +112,9 @@ pub(crate) struct Started {
 pub(crate) fn start(command: &mut Command) -> io::Result<Started> {
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
-    let pinned = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from).and_then(watched);
+    let pinned = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
+        .map_err(io::Error::from)
+        .and_then(watched);
     match pinned {
         Ok(pidfd) => Ok(Started {
             leader: Leader { pid, pidfd, ended: Mutex::new(None) },
@@ -148,12 +155,14 @@ impl Leader {
         if ended.is_none() {
             use std::os::fd::AsFd;
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            *ended = match rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options) {
-                Ok(None) | Err(rustix::io::Errno::INTR) => None,
-                Ok(Some(status)) => Some(exit_status(&status)),
-                // Somebody else reaped it, or SIGCHLD is ignored in this process: it is gone, and how is unknown.
-                Err(_) => is_gone(self.pidfd.get_ref()).then_some(ExitStatus::Unknown),
-            };
+            *ended =
+                match rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options)
+                {
+                    Ok(None) | Err(rustix::io::Errno::INTR) => None,
+                    Ok(Some(status)) => Some(exit_status(&status)),
+                    // Somebody else reaped it, or SIGCHLD is ignored in this process: it is gone, and how is unknown.
+                    Err(_) => is_gone(self.pidfd.get_ref()).then_some(ExitStatus::Unknown),
+                };
         }
         *ended
     }
@@ -187,11 +196,13 @@ impl Leader {
         if self.try_wait().is_none() {
             return false;
         }
-        matches!(rustix::process::test_kill_process_group(self.pid), Err(rustix::io::Errno::SRCH)) || !self.group_is_ours()
+        matches!(rustix::process::test_kill_process_group(self.pid), Err(rustix::io::Errno::SRCH))
+            || !self.group_is_ours()
     }
 
     fn group_is_ours(&self) -> bool {
-        self.try_wait().is_none() || rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH)
+        self.try_wait().is_none()
+            || rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH)
     }
 }
 
@@ -254,7 +265,10 @@ impl Pinned {
 pub(crate) fn reap_orphan(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // Of one pid, never of any child; an error means that it was no child of ours.
-        _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        _ = rustix::process::waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
     }
 }
 
@@ -263,7 +277,9 @@ pub(crate) fn own_children() -> Vec<Entry> {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     threads
         .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .flat_map(|list| {
+            list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+        })
         .filter_map(Entry::read)
         .collect()
 }
@@ -354,10 +370,12 @@ impl CredentialSocket {
 fn receive_once(socket: &OwnedFd) -> io::Result<Option<(u32, String)>> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     let mut bytes = [0; 4096];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(8))];
+    let mut space =
+        [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(8))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [io::IoSliceMut::new(&mut bytes)];
-    let received = rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received =
+        rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let mut sender = None;
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmCredentials(credentials) = message {
@@ -393,19 +411,25 @@ pub(crate) fn limit(pid: u32, limits: &supervisor_core::config::ResourceLimits) 
 /// Measures a group: processes, resident bytes, processor ticks.
 pub(crate) fn group_usage(group: u32) -> Option<(u32, u64, u64)> {
     let snapshot = super::Snapshot::take();
-    let mut picked: Vec<Entry> = snapshot.entries.iter().filter(|entry| entry.group == group).cloned().collect();
+    let mut picked: Vec<Entry> =
+        snapshot.entries.iter().filter(|entry| entry.group == group).cloned().collect();
     snapshot.close_over_descendants(&mut picked);
     if picked.is_empty() {
         return None;
     }
     let used: Vec<_> = picked.iter().filter_map(|entry| super::usage(entry.pid)).collect();
     let processes = u32::try_from(picked.len()).unwrap_or(u32::MAX);
-    Some((processes, used.iter().map(|(memory, _)| memory).sum(), used.iter().map(|(_, ticks)| ticks).sum()))
+    Some((
+        processes,
+        used.iter().map(|(memory, _)| memory).sum(),
+        used.iter().map(|(_, ticks)| ticks).sum(),
+    ))
 }
 
 /// Gives the length of so many clock ticks.
 pub(crate) fn ticks(n: u64) -> Duration {
-    Duration::from_secs(n) / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100).max(1)
+    Duration::from_secs(n)
+        / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100).max(1)
 }
 
 /// Says what a process that hangs is doing, as far as the kernel tells.
@@ -418,5 +442,10 @@ pub(crate) fn diagnosis(pid: u32) -> String {
     };
     let waits = read("wchan");
     let waits = if waits.is_empty() || waits == "0" { "nothing known" } else { waits.as_str() };
-    format!("state {}, waits in {waits}, {} threads, {} resident", field("State"), field("Threads"), field("VmRSS"))
+    format!(
+        "state {}, waits in {waits}, {} threads, {} resident",
+        field("State"),
+        field("Threads"),
+        field("VmRSS")
+    )
 }

@@ -22,7 +22,9 @@ impl Entry {
         // One read into the stack: a search for what a crash left reads every process before the restart. The kernel
         // writes at most 52 numbers and a name of 64 bytes, which is no text if its owner likes it that way.
         let mut bytes = [0; 2048];
-        let read = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut bytes)).ok()?;
+        let read = fs::File::open(format!("/proc/{pid}/stat"))
+            .and_then(|mut file| file.read(&mut bytes))
+            .ok()?;
         let name_end = bytes[..read].iter().rposition(|byte| *byte == b')')?;
         Self::parse(pid, std::str::from_utf8(&bytes[name_end..read]).ok()?)
     }
@@ -45,7 +47,11 @@ impl Entry {
     }
 
     pub(crate) fn identity(&self) -> ProcessIdentity {
-        ProcessIdentity { boot_id: boot_id().to_owned(), pid: self.pid, start_time: self.start_time }
+        ProcessIdentity {
+            boot_id: boot_id().to_owned(),
+            pid: self.pid,
+            start_time: self.start_time,
+        }
     }
 }
 
@@ -98,7 +104,8 @@ pub(crate) fn identity_of(pid: u32) -> Option<ProcessIdentity> {
 pub(crate) fn environment(pid: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     // The kernel shows at most what exec was given, which it limits itself; the cap only bounds a hostile neighbour.
-    let read = fs::File::open(format!("/proc/{pid}/environ")).and_then(|file| file.take(8 << 20).read_to_end(&mut bytes));
+    let read = fs::File::open(format!("/proc/{pid}/environ"))
+        .and_then(|file| file.take(8 << 20).read_to_end(&mut bytes));
     if read.is_err() {
         bytes.clear();
     }

@@ -33,7 +33,8 @@ pub(super) async fn check(request: &ProbeRequest) -> Result<String, String> {
         variables.remove(std::ffi::OsStr::new(name));
     }
     let path = variables.get(std::ffi::OsStr::new("PATH"));
-    let program = find_program(program, path, request.spec.working_dir.as_deref()).map_err(|error| error.to_string())?;
+    let program = find_program(program, path, request.spec.working_dir.as_deref())
+        .map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(args).env_clear().envs(variables);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -55,7 +55,9 @@ impl SystemProbes {
             ProbeKind::Process => check_process(request),
             ProbeKind::Tcp => {
                 let connected = TcpStream::connect(target).await;
-                connected.map(|_| format!("{target} accepts connections")).map_err(|error| format!("{target}: {error}"))
+                connected
+                    .map(|_| format!("{target} accepts connections"))
+                    .map_err(|error| format!("{target}: {error}"))
             }
             ProbeKind::Http => http::check(target).await,
             ProbeKind::Exec => exec::check(request).await,
@@ -73,7 +75,8 @@ impl ProbeRunner for SystemProbes {
     async fn run(&self, request: ProbeRequest) -> ProbeOutcome {
         let began = Instant::now();
         let checked = tokio::time::timeout(request.timeout, self.check(&request)).await;
-        let result = checked.unwrap_or_else(|_| Err(format!("no answer within {:?}", request.timeout)));
+        let result =
+            checked.unwrap_or_else(|_| Err(format!("no answer within {:?}", request.timeout)));
         let (passed, detail) = match result {
             Ok(detail) => (true, detail),
             Err(detail) => (false, detail),
@@ -85,9 +88,13 @@ impl ProbeRunner for SystemProbes {
 
 fn check_process(request: &ProbeRequest) -> Result<String, String> {
     match Entry::read(request.identity.pid) {
-        Some(entry) if entry.identity() != request.identity => Err("its pid is another process's by now".to_owned()),
+        Some(entry) if entry.identity() != request.identity => {
+            Err("its pid is another process's by now".to_owned())
+        }
         Some(entry) if !entry.is_alive() => Err("it has ended".to_owned()),
-        Some(entry) if matches!(entry.state, 'T' | 't') => Err("it is suspended (state T)".to_owned()),
+        Some(entry) if matches!(entry.state, 'T' | 't') => {
+            Err("it is suspended (state T)".to_owned())
+        }
         Some(entry) => Ok(format!("alive (state {})", entry.state)),
         None => Err("it is gone".to_owned()),
     }

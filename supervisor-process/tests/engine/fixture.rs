@@ -14,16 +14,9 @@ pub(crate) const BEHAVIOUR: &str = "TEST_FIXTURE";
 /// A service that runs the fixture of this name with a behaviour.
 pub(crate) fn service(world: &World, id: &str, fixture: &str, behaviour: &str) -> ServiceSpec {
     let mut spec = world.sh(id, "");
-    spec.command = std::env::current_exe()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
-    spec.args = ["--exact", fixture, "--ignored", "--nocapture"]
-        .map(str::to_owned)
-        .to_vec();
-    spec.environment
-        .insert(BEHAVIOUR.to_owned(), behaviour.to_owned());
+    spec.command = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    spec.args = ["--exact", fixture, "--ignored", "--nocapture"].map(str::to_owned).to_vec();
+    spec.environment.insert(BEHAVIOUR.to_owned(), behaviour.to_owned());
     spec
 }
 
@@ -43,6 +36,6 @@ fn notifier() {
         if behaviour == "beats" || std::fs::exists("beat").unwrap() {
             tell("WATCHDOG=1");
         }
-        drop(pause.recv_timeout(Duration::from_millis(20)));
+        _ = pause.recv_timeout(Duration::from_millis(20));
     }
 }

@@ -13,10 +13,7 @@ use supervisor_core::state::Phase;
 use crate::support::{World, signal};
 
 fn need(id: &str, condition: DependencyCondition) -> Dependency {
-    Dependency {
-        id: ServiceId::new(id).unwrap(),
-        condition,
-    }
+    Dependency { id: ServiceId::new(id).unwrap(), condition }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,10 +25,8 @@ async fn a_dependent_starts_when_what_it_needs_is_ready_and_not_before() {
     ready.period = Some(Duration::from_millis(30));
     base.probes = vec![ready];
     let base = world.register(base).await;
-    let mut top = world.sh(
-        "top",
-        "test -e ready && echo after > order || echo before > order; exec sleep 1000",
-    );
+    let mut top = world
+        .sh("top", "test -e ready && echo after > order || echo before > order; exec sleep 1000");
     top.depends_on = vec![need("base", DependencyCondition::Ready)];
     let top = world.register(top).await;
     let starts: Vec<_> = [&top, &base]
@@ -53,13 +48,9 @@ async fn a_dependent_starts_when_what_it_needs_is_ready_and_not_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dependent_waits_for_a_task_to_complete() {
     let world = World::new();
-    let task = world
-        .register(world.sh("task", "sleep 0.1; echo done > done; exit 0"))
-        .await;
-    let mut top = world.sh(
-        "top",
-        "test -e done && echo after > order || echo before > order; exec sleep 1000",
-    );
+    let task = world.register(world.sh("task", "sleep 0.1; echo done > done; exit 0")).await;
+    let mut top = world
+        .sh("top", "test -e done && echo after > order || echo before > order; exec sleep 1000");
     top.depends_on = vec![need("task", DependencyCondition::Completed)];
     let top = world.register(top).await;
     world.engine.start(&task).await.unwrap();
@@ -95,31 +86,18 @@ async fn one_for_all_restarts_every_member_when_one_crashes() {
     for id in ["a", "b", "c"] {
         let mut spec = world.sh(id, "exec sleep 1000");
         spec.restart_policy = RestartPolicy::Always;
-        spec.group = Some(Group {
-            name: "all".to_owned(),
-            strategy: GroupStrategy::OneForAll,
-        });
+        spec.group = Some(Group { name: "all".to_owned(), strategy: GroupStrategy::OneForAll });
         ids.push(world.up(spec).await);
     }
     let mut pids = Vec::new();
     for id in &ids {
-        pids.push(
-            world
-                .until_phase(id, Phase::Running)
-                .await
-                .identity
-                .unwrap()
-                .pid,
-        );
+        pids.push(world.until_phase(id, Phase::Running).await.identity.unwrap().pid);
     }
     signal(pids[1], "KILL");
     for (id, pid) in ids.iter().zip(&pids) {
         let again = |state: &supervisor_core::state::ServiceState| {
             state.phase == Phase::Running
-                && state
-                    .identity
-                    .as_ref()
-                    .is_some_and(|identity| identity.pid != *pid)
+                && state.identity.as_ref().is_some_and(|identity| identity.pid != *pid)
         };
         assert_eq!(world.until(id, again).await.incarnation.get(), 2, "{id}");
     }
@@ -141,21 +119,12 @@ async fn a_shutdown_stops_dependents_first() {
     world.line_in("base").await;
     world.line_in("top").await;
     let order = world.path("order");
-    world
-        .engine
-        .shutdown(Duration::from_secs(30))
-        .await
-        .unwrap();
+    world.engine.shutdown(Duration::from_secs(30)).await.unwrap();
     assert_eq!(std::fs::read_to_string(order).unwrap(), "top\nbase\n");
-    let stopped = world.events().into_iter().filter(|event| {
-        matches!(
-            event,
-            EventKind::ServiceStateChanged {
-                to: Phase::Stopped,
-                ..
-            }
-        )
-    });
+    let stopped = world
+        .events()
+        .into_iter()
+        .filter(|event| matches!(event, EventKind::ServiceStateChanged { to: Phase::Stopped, .. }));
     assert_eq!(stopped.count(), 2);
     world.finish().await;
 }

@@ -49,25 +49,15 @@ async fn everything_a_killed_supervisor_started_is_found_and_ended_and_no_strang
         .spawn()
         .unwrap();
     // Two leaders, their sleeps, two sessions, their sleeps.
-    eventually("eight processes", || {
-        (marked(&mark).len() >= 8).then_some(())
-    })
-    .await;
+    eventually("eight processes", || (marked(&mark).len() >= 8).then_some(())).await;
     host.kill().unwrap();
     host.wait().unwrap();
     let table = SystemProcessTable::new();
     let found = table.marked(&mark);
     assert!(found.len() >= 6, "{found:?}");
-    assert!(
-        found
-            .iter()
-            .all(|process| table.is_alive(&process.identity))
-    );
+    assert!(found.iter().all(|process| table.is_alive(&process.identity)));
     let identities: Vec<_> = found.into_iter().map(|process| process.identity).collect();
-    let report = table
-        .end(&identities, Duration::from_millis(200))
-        .await
-        .unwrap();
+    let report = table.end(&identities, Duration::from_millis(200)).await.unwrap();
     assert_eq!(report.survivors, []);
     assert!(table.marked(&mark).is_empty());
     assert!(is_alive(stranger.id()));
@@ -88,17 +78,10 @@ async fn a_pid_that_is_somebody_elses_by_now_is_not_touched() {
         pid: stranger.id(),
         start_time: 1,
     };
-    for boot in [
-        identity.boot_id.clone(),
-        "another boot".to_owned(),
-        String::new(),
-    ] {
+    for boot in [identity.boot_id.clone(), "another boot".to_owned(), String::new()] {
         identity.boot_id = boot;
         assert!(!table.is_alive(&identity));
-        table
-            .end(std::slice::from_ref(&identity), Duration::ZERO)
-            .await
-            .unwrap();
+        table.end(std::slice::from_ref(&identity), Duration::ZERO).await.unwrap();
         assert!(is_alive(stranger.id()));
     }
     stranger.kill().unwrap();

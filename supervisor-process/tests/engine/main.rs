@@ -1,10 +1,6 @@
 //! The engine with real processes: started, killed, hung, stopped; after every test nothing is left of them.
 #![cfg(target_os = "linux")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod fixture;
 mod groups;

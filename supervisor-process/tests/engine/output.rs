@@ -12,35 +12,15 @@ use crate::support::{LIMIT, World, is_alive};
 async fn the_last_lines_are_in_the_exit_report() {
     let world = World::new();
     let id = world
-        .up(world.sh(
-            "svc",
-            "for i in $(seq 100); do echo line $i; done; echo broken >&2; exit 1",
-        ))
+        .up(world.sh("svc", "for i in $(seq 100); do echo line $i; done; echo broken >&2; exit 1"))
         .await;
-    let exit = world
-        .until_phase(&id, Phase::Failed)
-        .await
-        .last_exit
-        .unwrap();
+    let exit = world.until_phase(&id, Phase::Failed).await.last_exit.unwrap();
     assert_eq!(exit.last_lines.len(), 20);
-    assert!(
-        exit.last_lines.contains(&"broken".to_owned()),
-        "{:?}",
-        exit.last_lines
-    );
-    assert!(
-        exit.last_lines.contains(&"line 100".to_owned()),
-        "{:?}",
-        exit.last_lines
-    );
+    assert!(exit.last_lines.contains(&"broken".to_owned()), "{:?}", exit.last_lines);
+    assert!(exit.last_lines.contains(&"line 100".to_owned()), "{:?}", exit.last_lines);
     let logs = world.engine.logs(&id, 1000).await.unwrap();
     assert_eq!(logs.len(), 101);
-    assert_eq!(
-        logs.iter()
-            .filter(|line| line.stream == OutputStream::Stderr)
-            .count(),
-        1
-    );
+    assert_eq!(logs.iter().filter(|line| line.stream == OutputStream::Stderr).count(), 1);
     assert_eq!(world.engine.logs(&id, 3).await.unwrap().len(), 3);
     world.finish().await;
 }
@@ -51,38 +31,23 @@ async fn an_exit_is_told_although_somebody_else_holds_the_output_open() {
     let script = "setsid sleep 1000 & echo $! > deep; echo last words; exit 4";
     let id = world.up(world.sh("svc", script)).await;
     let began = Instant::now();
-    let exit = world
-        .until_phase(&id, Phase::Failed)
-        .await
-        .last_exit
-        .unwrap();
+    let exit = world.until_phase(&id, Phase::Failed).await.last_exit.unwrap();
     assert!(began.elapsed() < Duration::from_secs(10));
     assert_eq!(exit.last_lines, ["last words"]);
-    assert!(
-        !is_alive(world.pid_in("deep").await),
-        "what the service left is gone too"
-    );
+    assert!(!is_alive(world.pid_in("deep").await), "what the service left is gone too");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_stand_neither_in_logs_nor_in_reports() {
     let world = World::new();
-    let mut spec = world.sh(
-        "svc",
-        "echo \"a=$TOKEN b=$TOKEN\"; echo \"$TOKEN\" >&2; exit 1",
-    );
-    spec.environment
-        .insert("TOKEN".to_owned(), "hunter2-hunter2".to_owned());
+    let mut spec = world.sh("svc", "echo \"a=$TOKEN b=$TOKEN\"; echo \"$TOKEN\" >&2; exit 1");
+    spec.environment.insert("TOKEN".to_owned(), "hunter2-hunter2".to_owned());
     spec.secret_environment = vec!["TOKEN".to_owned()];
     let id = world.up(spec).await;
     let state = world.until_phase(&id, Phase::Failed).await;
     let logs = world.engine.logs(&id, 10).await.unwrap();
-    assert!(
-        logs.iter()
-            .any(|line| line.text == "a=[redacted] b=[redacted]"),
-        "{logs:?}"
-    );
+    assert!(logs.iter().any(|line| line.text == "a=[redacted] b=[redacted]"), "{logs:?}");
     let everything = format!("{state:?}{logs:?}{:?}", world.events());
     assert!(!everything.contains("hunter2"), "{everything}");
     world.finish().await;
@@ -91,10 +56,8 @@ async fn secrets_stand_neither_in_logs_nor_in_reports() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_kept_within_its_bound_and_does_not_delay_others() {
     let world = World::new();
-    let mut flood = world.sh(
-        "flood",
-        "echo go > go; exec yes 'a line of a flood that does not end by itself'",
-    );
+    let mut flood =
+        world.sh("flood", "echo go > go; exec yes 'a line of a flood that does not end by itself'");
     flood.capture.max_bytes = ByteSize::kib(256);
     let flood = world.up(flood).await;
     world.line_in("go").await;
@@ -106,14 +69,8 @@ async fn a_flood_is_kept_within_its_bound_and_does_not_delay_others() {
         .unwrap();
     drop(exit);
     let size = || {
-        let files = std::fs::read_dir(world.path("logs/flood"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        files
-            .filter_map(|file| file.metadata().ok())
-            .map(|found| found.len())
-            .sum::<u64>()
+        let files = std::fs::read_dir(world.path("logs/flood")).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum::<u64>()
     };
     crate::support::eventually("a full log", || (size() > 192 * 1024).then_some(())).await;
     world.engine.stop(&flood).await.unwrap();
@@ -125,15 +82,11 @@ async fn a_flood_is_kept_within_its_bound_and_does_not_delay_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_of_a_run_holds_no_lines_of_the_one_before() {
     let world = World::new();
-    let id = world
-        .up(world.sh("svc", "echo run $IDE_SUPERVISOR_INCARNATION; exit 1"))
-        .await;
+    let id = world.up(world.sh("svc", "echo run $IDE_SUPERVISOR_INCARNATION; exit 1")).await;
     world.until_phase(&id, Phase::Failed).await;
     world.engine.start(&id).await.unwrap();
     let state = world
-        .until(&id, |state| {
-            state.phase == Phase::Failed && state.incarnation.get() == 2
-        })
+        .until(&id, |state| state.phase == Phase::Failed && state.incarnation.get() == 2)
         .await;
     assert_eq!(state.last_exit.unwrap().last_lines, ["run 2"]);
     world.finish().await;

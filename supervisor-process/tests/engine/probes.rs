@@ -32,12 +32,8 @@ fn sleeper(world: &World, probes: Vec<ProbeSpec>) -> ServiceSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_ready_when_its_command_says_so_and_no_longer_when_it_does_not() {
     let world = World::new();
-    let id = world
-        .register(sleeper(
-            &world,
-            vec![exec(ProbeRole::Readiness, "test -e ready")],
-        ))
-        .await;
+    let id =
+        world.register(sleeper(&world, vec![exec(ProbeRole::Readiness, "test -e ready")])).await;
     let started = tokio::spawn({
         let (engine, id) = (world.engine.clone(), id.clone());
         async move { engine.start(&id).await }
@@ -59,10 +55,7 @@ async fn a_port_that_accepts_makes_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap().to_string();
     let id = world
-        .up(sleeper(
-            &world,
-            vec![probe(ProbeRole::Readiness, ProbeKind::Tcp).with_target(target)],
-        ))
+        .up(sleeper(&world, vec![probe(ProbeRole::Readiness, ProbeKind::Tcp).with_target(target)]))
         .await;
     world.until(&id, |state| state.ready).await;
     drop(listener);
@@ -89,10 +82,7 @@ async fn an_http_answer_counts_by_its_status() {
         }
     });
     let id = world
-        .up(sleeper(
-            &world,
-            vec![probe(ProbeRole::Readiness, ProbeKind::Http).with_target(target)],
-        ))
+        .up(sleeper(&world, vec![probe(ProbeRole::Readiness, ProbeKind::Http).with_target(target)]))
         .await;
     world.until(&id, |state| state.ready).await;
     status.send_replace("503 Service Unavailable");
@@ -112,26 +102,14 @@ async fn a_suspended_service_is_restarted_once_as_hanging() {
     spec.restart_policy = RestartPolicy::Always;
     spec.shutdown_timeout = Duration::from_millis(300);
     let id = world.up(spec).await;
-    let pid = world
-        .until_phase(&id, Phase::Running)
-        .await
-        .identity
-        .unwrap()
-        .pid;
+    let pid = world.until_phase(&id, Phase::Running).await.identity.unwrap().pid;
     signal(pid, "STOP");
-    let state = world
-        .until(&id, |state| {
-            state.restarts > 0 && state.phase == Phase::Running
-        })
-        .await;
+    let state = world.until(&id, |state| state.restarts > 0 && state.phase == Phase::Running).await;
     assert_eq!(state.restarts, 1);
     assert_eq!(state.last_exit.unwrap().reason, ExitReason::Hang);
     assert!(!is_alive(pid));
     let checked = world.events().len();
-    eventually("more checks", || {
-        (world.events().len() > checked + 5).then_some(())
-    })
-    .await;
+    eventually("more checks", || (world.events().len() > checked + 5).then_some(())).await;
     assert_eq!(world.state(&id).restarts, 1, "the new run is well");
     world.finish().await;
 }
@@ -158,12 +136,7 @@ async fn a_probe_command_that_hangs_fails_and_is_gone() {
 async fn a_service_that_reports_is_well_and_one_that_falls_silent_is_restarted() {
     let world = World::new();
     std::fs::write(world.path("beat"), "").unwrap();
-    let mut spec = fixture::service(
-        &world,
-        "svc",
-        "fixture::notifier",
-        "while the file is there",
-    );
+    let mut spec = fixture::service(&world, "svc", "fixture::notifier", "while the file is there");
     let mut live = probe(ProbeRole::Liveness, ProbeKind::Heartbeat);
     live.timeout = Some(Duration::from_millis(500));
     live.period = Some(Duration::from_millis(500));

@@ -30,9 +30,8 @@ async fn whatever_is_asked_and_killed_in_any_order_it_ends_where_it_was_told_to(
     for (n, script) in scripts.iter().enumerate() {
         let mut spec = world.sh(&format!("svc-{n}"), script);
         spec.shutdown_timeout = Duration::from_millis(50);
-        spec.restart_policy = RestartPolicy::FixedDelay {
-            delay: Duration::from_millis(random.u64(0..20)),
-        };
+        spec.restart_policy =
+            RestartPolicy::FixedDelay { delay: Duration::from_millis(random.u64(0..20)) };
         spec.restart_intensity = RestartIntensity::UNLIMITED;
         ids.push(world.register(spec).await);
     }
@@ -72,18 +71,12 @@ async fn whatever_is_asked_and_killed_in_any_order_it_ends_where_it_was_told_to(
         assert!(answered.unwrap(), "a command was not answered; SEED={seed}");
     }
     for id in &ids {
-        tokio::time::timeout(LIMIT, world.engine.stop(id))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(LIMIT, world.engine.stop(id)).await.unwrap().unwrap();
         assert_eq!(world.state(id).phase, Phase::Stopped, "SEED={seed}");
     }
     assert!(marked(&world.mark).is_empty(), "SEED={seed}");
     for id in &ids[..3] {
-        tokio::time::timeout(LIMIT, world.engine.start(id))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(LIMIT, world.engine.start(id)).await.unwrap().unwrap();
         world.until_phase(id, Phase::Running).await;
     }
     world.finish().await;

@@ -18,18 +18,12 @@ async fn a_killed_service_runs_again_with_another_pid() {
     let first = world.until_phase(&id, Phase::Running).await;
     let pid = first.identity.unwrap().pid;
     signal(pid, "KILL");
-    let second = world
-        .until(&id, |state| {
-            state.restarts == 1 && state.phase == Phase::Running
-        })
-        .await;
+    let second =
+        world.until(&id, |state| state.restarts == 1 && state.phase == Phase::Running).await;
     assert_ne!(second.identity.unwrap().pid, pid);
     assert_eq!(second.incarnation.get(), first.incarnation.get() + 1);
     let exit = second.last_exit.unwrap();
-    assert_eq!(
-        (exit.status, exit.reason),
-        (Some(ExitStatus::Signal(9)), ExitReason::Crash)
-    );
+    assert_eq!((exit.status, exit.reason), (Some(ExitStatus::Signal(9)), ExitReason::Crash));
     world
         .until_event(|event| matches!(event, EventKind::ServiceRestarted { restarts: 1, .. }))
         .await;
@@ -58,19 +52,11 @@ async fn never_leaves_a_completed_service_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fixed_delay_passes_before_each_restart() {
     let world = World::new();
-    let mut spec = world.sh(
-        "svc",
-        "date +%s%N >> at; test $(wc -l < at) -ge 3 && exec sleep 1000; exit 1",
-    );
-    spec.restart_policy = RestartPolicy::FixedDelay {
-        delay: Duration::from_millis(150),
-    };
+    let mut spec =
+        world.sh("svc", "date +%s%N >> at; test $(wc -l < at) -ge 3 && exec sleep 1000; exit 1");
+    spec.restart_policy = RestartPolicy::FixedDelay { delay: Duration::from_millis(150) };
     let id = world.up(spec).await;
-    world
-        .until(&id, |state| {
-            state.restarts == 2 && state.phase == Phase::Running
-        })
-        .await;
+    world.until(&id, |state| state.restarts == 2 && state.phase == Phase::Running).await;
     let at = crate::support::eventually("three starts", || {
         let text = std::fs::read_to_string(world.path("at")).unwrap_or_default();
         let times: Vec<u128> = text.lines().flat_map(str::parse).collect();
@@ -97,13 +83,8 @@ async fn backoff_gives_up_after_its_attempts_and_says_that_it_was_critical() {
     world.until_phase(&id, Phase::Failed).await;
     let runs = std::fs::read_to_string(world.path("runs")).unwrap();
     assert_eq!(runs.lines().count(), 4, "the first run and three attempts");
-    let event = world
-        .until_event(|event| matches!(event, EventKind::ServiceGaveUp { .. }))
-        .await;
-    assert!(
-        matches!(event, EventKind::ServiceGaveUp { critical: true, .. }),
-        "{event:?}"
-    );
+    let event = world.until_event(|event| matches!(event, EventKind::ServiceGaveUp { .. })).await;
+    assert!(matches!(event, EventKind::ServiceGaveUp { critical: true, .. }), "{event:?}");
     world.finish().await;
 }
 
@@ -115,17 +96,8 @@ async fn a_permanent_exit_code_is_not_tried_again() {
     spec.permanent_exit_codes = vec![78];
     let id = world.up(spec).await;
     let state = world.until_phase(&id, Phase::Failed).await;
-    assert_eq!(
-        state.last_exit.unwrap().reason,
-        ExitReason::PermanentFailure
-    );
-    assert_eq!(
-        std::fs::read_to_string(world.path("runs"))
-            .unwrap()
-            .lines()
-            .count(),
-        1
-    );
+    assert_eq!(state.last_exit.unwrap().reason, ExitReason::PermanentFailure);
+    assert_eq!(std::fs::read_to_string(world.path("runs")).unwrap().lines().count(), 1);
     world.finish().await;
 }
 
@@ -138,13 +110,7 @@ async fn more_restarts_than_the_intensity_allows_end_it() {
         RestartIntensity::limited(4, Duration::from_secs(600), Some(BeyondIntensity::GiveUp));
     let id = world.up(spec).await;
     world.until_phase(&id, Phase::Failed).await;
-    assert_eq!(
-        std::fs::read_to_string(world.path("runs"))
-            .unwrap()
-            .lines()
-            .count(),
-        5
-    );
+    assert_eq!(std::fs::read_to_string(world.path("runs")).unwrap().lines().count(), 5);
     world.finish().await;
 }
 
@@ -158,12 +124,7 @@ async fn what_a_crashed_leader_left_in_its_group_is_gone_before_the_next_run_sta
     let mut spec = world.sh("svc", script);
     spec.restart_policy = RestartPolicy::Always;
     let id = world.up(spec).await;
-    let pid = world
-        .until_phase(&id, Phase::Running)
-        .await
-        .identity
-        .unwrap()
-        .pid;
+    let pid = world.until_phase(&id, Phase::Running).await.identity.unwrap().pid;
     let left = world.pid_in("left").await;
     signal(pid, "KILL");
     assert_eq!(world.line_in("verdict").await, "gone");

@@ -33,18 +33,9 @@ fn file(path: &Path, text: &str, mode: u32) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_program_is_named() {
     let world = World::new();
-    fails(
-        &world,
-        ServiceSpec::new("path", "/nonexistent/program").unwrap(),
-        "no such file",
-    )
-    .await;
-    fails(
-        &world,
-        ServiceSpec::new("name", "no-such-program-anywhere").unwrap(),
-        "no such program",
-    )
-    .await;
+    fails(&world, ServiceSpec::new("path", "/nonexistent/program").unwrap(), "no such file").await;
+    fails(&world, ServiceSpec::new("name", "no-such-program-anywhere").unwrap(), "no such program")
+        .await;
     world.finish().await;
 }
 
@@ -52,29 +43,15 @@ async fn a_missing_program_is_named() {
 async fn a_file_that_may_not_be_executed_is_named() {
     let world = World::new();
     let program = file(&world.path("program"), "#!/bin/sh\n", 0o644);
-    fails(
-        &world,
-        ServiceSpec::new("svc", program).unwrap(),
-        "may not be executed",
-    )
-    .await;
+    fails(&world, ServiceSpec::new("svc", program).unwrap(), "may not be executed").await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_interpreter_is_told_from_a_missing_program() {
     let world = World::new();
-    let program = file(
-        &world.path("program"),
-        "#!/nonexistent/interpreter\n",
-        0o755,
-    );
-    fails(
-        &world,
-        ServiceSpec::new("svc", program).unwrap(),
-        "interpreter",
-    )
-    .await;
+    let program = file(&world.path("program"), "#!/nonexistent/interpreter\n", 0o755);
+    fails(&world, ServiceSpec::new("svc", program).unwrap(), "interpreter").await;
     world.finish().await;
 }
 
@@ -101,14 +78,9 @@ async fn a_relative_program_in_a_missing_directory_blames_the_directory() {
 async fn one_service_too_many_is_refused_with_nothing_half_started() {
     let world = World::with(|builder| builder.max_services(1));
     let first = world.up(world.sh("first", "exec sleep 1000")).await;
-    let second = world
-        .register(world.sh("second", "echo ran > ran; exec sleep 1000"))
-        .await;
+    let second = world.register(world.sh("second", "echo ran > ran; exec sleep 1000")).await;
     let error = world.engine.start(&second).await.unwrap_err();
-    assert!(
-        matches!(error, SupervisorError::TooManyServices { limit: 1, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, SupervisorError::TooManyServices { limit: 1, .. }), "{error:?}");
     assert_eq!(world.state(&second).phase, Phase::Registered);
     assert!(!world.path("ran").exists());
     world.engine.stop(&first).await.unwrap();
@@ -119,9 +91,7 @@ async fn one_service_too_many_is_refused_with_nothing_half_started() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_is_free_again_after_a_start_that_failed() {
     let world = World::with(|builder| builder.max_services(1));
-    let bad = world
-        .register(ServiceSpec::new("bad", "/nonexistent/program").unwrap())
-        .await;
+    let bad = world.register(ServiceSpec::new("bad", "/nonexistent/program").unwrap()).await;
     world.engine.start(&bad).await.unwrap_err();
     world.until_phase(&bad, Phase::Failed).await;
     world.up(world.sh("good", "exec sleep 1000")).await;
@@ -138,16 +108,10 @@ async fn unknown_and_doubled_services_and_a_closed_engine_are_refused() {
     ));
     let id = world.up(world.sh("svc", "exec sleep 1000")).await;
     let twice = world.engine.register(world.sh("svc", "exit 0"), None).await;
-    assert!(matches!(
-        twice,
-        Err(SupervisorError::AlreadyRegistered { .. })
-    ));
+    assert!(matches!(twice, Err(SupervisorError::AlreadyRegistered { .. })));
     let engine = world.engine.clone();
     world.finish().await;
-    assert!(matches!(
-        engine.start(&id).await,
-        Err(SupervisorError::ShuttingDown)
-    ));
+    assert!(matches!(engine.start(&id).await, Err(SupervisorError::ShuttingDown)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,8 +128,7 @@ async fn a_removed_service_is_gone_with_its_process() {
 async fn a_child_gets_its_own_variables_and_no_others() {
     let world = World::new();
     let mut spec = world.sh("svc", "env > seen; echo done > done");
-    spec.environment
-        .insert("OWN".to_owned(), "value".to_owned());
+    spec.environment.insert("OWN".to_owned(), "value".to_owned());
     world.up(spec).await;
     world.line_in("done").await;
     let seen = std::fs::read_to_string(world.path("seen")).unwrap();

@@ -47,12 +47,7 @@ impl World {
             .log_dir(directory.path().join("logs"))
             .health_check_interval(Duration::from_millis(100))
             .sink(Arc::clone(&events) as Arc<dyn EventSink>);
-        Self {
-            engine: settings(builder).build().unwrap(),
-            mark,
-            events,
-            directory,
-        }
+        Self { engine: settings(builder).build().unwrap(), mark, events, directory }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -75,10 +70,7 @@ impl World {
 
     pub(crate) async fn up(&self, spec: ServiceSpec) -> ServiceId {
         let id = self.register(spec).await;
-        tokio::time::timeout(LIMIT, self.engine.start(&id))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(LIMIT, self.engine.start(&id)).await.unwrap().unwrap();
         id
     }
 
@@ -95,11 +87,9 @@ impl World {
         let found = tokio::time::timeout(LIMIT, watched.wait_for(wanted)).await;
         match found {
             Ok(state) => state.unwrap().clone(),
-            Err(_) => panic!(
-                "it never came; now {:?}\nevents {:#?}",
-                self.state(id),
-                self.events()
-            ),
+            Err(_) => {
+                panic!("it never came; now {:?}\nevents {:#?}", self.state(id), self.events())
+            }
         }
     }
 
@@ -112,10 +102,7 @@ impl World {
     }
 
     pub(crate) async fn until_event(&self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
-        eventually("an event", || {
-            self.events().into_iter().find(|event| wanted(event))
-        })
-        .await
+        eventually("an event", || self.events().into_iter().find(|event| wanted(event))).await
     }
 
     /// Waits until a script wrote a whole line, and gives it.
@@ -130,10 +117,7 @@ impl World {
 
     /// Stops everything and checks that nothing is left.
     pub(crate) async fn finish(self) {
-        tokio::time::timeout(LIMIT * 2, self.engine.shutdown(LIMIT))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(LIMIT * 2, self.engine.shutdown(LIMIT)).await.unwrap().unwrap();
         assert!(marked(&self.mark).is_empty(), "left after shutdown");
         drop(self.engine);
         nothing_left(&self.mark).await;
@@ -142,8 +126,7 @@ impl World {
 
 fn first_line(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
-    text.split_once('\n')
-        .map(|(line, _)| line.trim().to_owned())
+    text.split_once('\n').map(|(line, _)| line.trim().to_owned())
 }
 
 /// The pids of living processes that carry a mark.
@@ -159,10 +142,7 @@ pub(crate) fn marked(mark: &str) -> Vec<u32> {
 
 /// Waits until no process carries the mark and this process has no zombie.
 pub(crate) async fn nothing_left(mark: &str) {
-    eventually("no process with the mark", || {
-        marked(mark).is_empty().then_some(())
-    })
-    .await;
+    eventually("no process with the mark", || marked(mark).is_empty().then_some(())).await;
     eventually("no zombie", || zombies().is_empty().then_some(())).await;
 }
 
@@ -170,15 +150,9 @@ fn zombies() -> Vec<u32> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     let pids: Vec<u32> = lists
-        .flat_map(|list| {
-            list.split_whitespace()
-                .flat_map(str::parse)
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
         .collect();
-    pids.into_iter()
-        .filter(|pid| state_of(*pid) == Some('Z'))
-        .collect()
+    pids.into_iter().filter(|pid| state_of(*pid) == Some('Z')).collect()
 }
 
 /// The state letter of a process; nothing if there is none.
