@@ -20,11 +20,16 @@ fn run_until_the_window_closes(page: crate::page::Page) {
 }
 
 #[test]
-fn closing_the_last_window_shuts_the_supervisor_down_once() {
+fn closing_the_last_window_shuts_the_supervisor_down_once_and_not_before() {
     let (fake, deliveries) = Fake::new();
     let fake = Arc::new(fake);
     let page = open(Builder::new().control(Arc::clone(&fake) as _), &[], None);
-    run_until_the_window_closes(page);
+    let (window, seen) = (page.window().clone(), Arc::clone(&fake));
+    page.app.run_return(move |_, event| match event {
+        RunEvent::Ready => window.close().unwrap(),
+        RunEvent::ExitRequested { .. } => assert_eq!(seen.calls(), Vec::<String>::new()),
+        _ => {}
+    });
     assert_eq!(fake.calls(), ["shutdown Host"]);
     assert!(deliveries.is_closed(), "the bridge ended and dropped its subscription");
 }
