@@ -64,6 +64,7 @@ async fn whatever_is_asked_and_killed_in_any_order_it_ends_where_it_was_told_to(
                     );
                 }
             }
+            // poll: no condition is waited for; the pause is part of the random history.
             _ => tokio::time::sleep(Duration::from_millis(random.u64(0..40))).await,
         }
     }

@@ -182,6 +182,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T
             return found;
         }
         assert!(Instant::now() < deadline, "{what} never came");
+        // poll: the condition above is looked at again, with a generous limit.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
