@@ -5,126 +5,19 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test fails by panicking"
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it skips"
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use serde_json::Value;
-use supervisor_core::ports::ProcessTable;
-use supervisor_process::SystemProcessTable;
-use tempfile::TempDir;
+mod place;
+mod real;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ide-supervisor");
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A configuration and a state directory of a test's own; nothing of it is left when it is dropped.
-struct Place {
-    dir: TempDir,
-    up: Option<Child>,
-}
-
-impl Place {
-    fn new(config: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("ide-supervisor.toml"), config).unwrap();
-        Self { dir, up: None }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.dir.path().join(".ide-supervisor")
-    }
-
-    fn mark(&self) -> String {
-        let state = fs::canonicalize(self.state()).unwrap_or_else(|_| self.state());
-        state.to_string_lossy().into_owned()
-    }
-
-    fn spawn_up(&self) -> Child {
-        let mut command = Command::new(PROGRAM);
-        command.arg("up").current_dir(self.dir.path()).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    fn up(&mut self) {
-        self.up = Some(self.spawn_up());
-        self.until("the supervisor answers", |_| true);
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        Command::new(PROGRAM)
-            .args(args)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn status(&self) -> Option<Value> {
-        let output = self.run(&["status", "--json"]);
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
-    }
-
-    /// Polls the status until it is as wanted.
-    fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let status = self.status();
-            if let Some(status) = status.as_ref().filter(|status| wanted(status)) {
-                return status.clone();
-            }
-            assert!(Instant::now() < deadline, "{what}: {status:#?}");
-        }
-    }
-
-    fn service(status: &Value, id: &str) -> Value {
-        let services = status["services"].as_array().unwrap();
-        services
-            .iter()
-            .find(|service| service["id"] == id)
-            .unwrap_or_else(|| panic!("{id} in {status:#}"))
-            .clone()
-    }
-
-    /// Ends the supervisor as an operator would, and gives how it ended.
-    fn down(&mut self) -> std::process::ExitStatus {
-        let output = self.run(&["down"]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        self.up.take().unwrap().wait().unwrap()
-    }
-
-    fn marked(&self) -> usize {
-        SystemProcessTable::new().marked(&self.mark()).len()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(mut up) = self.up.take() {
-            drop(up.kill());
-            drop(up.wait());
-        }
-        for process in SystemProcessTable::new().marked(&self.mark()) {
-            kill(process.identity.pid);
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-}
-
-fn pid_of(service: &Value) -> u32 {
-    u32::try_from(service["pid"].as_u64().expect("a process")).unwrap()
-}
+use place::{LIMIT, PROGRAM, Place, kill, pid_of, text};
 
 const TWO: &str = r#"
 [[service]]
@@ -428,98 +321,4 @@ fn a_demo_that_is_killed_takes_everything_with_it() {
     while ours() > 0 {
         assert!(Instant::now() < deadline, "the demo's services outlive it");
     }
-}
-
-/// Finds a program on PATH, or says loudly that a test cannot do its work without it.
-fn found(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file());
-    if found.is_none() {
-        println!("skipped: {program} is not on PATH; `cargo xtask setup --tools` installs it");
-    }
-    found
-}
-
-/// A port nobody uses now.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-#[test]
-fn a_real_language_server_a_real_http_server_and_a_crashing_service_are_kept_alive() {
-    let (Some(ruff), Some(python)) = (found("ruff"), found("python3")) else { return };
-    let port = free_port();
-    let mut place = Place::new(&format!(
-        r#"
-[[service]]
-id = "language_server"
-command = {ruff:?}
-args = ["server"]
-restart_policy = {{ type = "always" }}
-channel = {{ transport = "stdio", framing = "lsp" }}
-
-[[service]]
-id = "model_manager"
-command = {python:?}
-args = ["-m", "http.server", "--bind", "127.0.0.1", "{port}"]
-restart_policy = {{ type = "exponential_backoff", base_delay = "50ms", max_delay = "1s", max_attempts = 20 }}
-
-[[service.probe]]
-role = "readiness"
-kind = "http"
-target = "http://127.0.0.1:{port}/"
-period = "100ms"
-
-[[service]]
-id = "crasher"
-command = "sh"
-args = ["-c", "echo going down; exit 3"]
-restart_policy = {{ type = "fixed_delay", delay = "200ms" }}
-"#
-    ));
-    place.up();
-    for id in ["language_server", "model_manager"] {
-        let ready = |status: &Value| Place::service(status, id)["ready"] == true;
-        let before = Place::service(&place.until("it is ready", ready), id);
-        kill(pid_of(&before));
-        let after = place.until("it is back", |status| {
-            let service = Place::service(status, id);
-            service["ready"] == true
-                && service["incarnation"].as_u64() > before["incarnation"].as_u64()
-        });
-        let after = Place::service(&after, id);
-        assert_eq!(after["last_exit"]["signal"], 9, "{after:#}");
-        assert_ne!(after["pid"], before["pid"]);
-    }
-    let crasher = |status: &Value| Place::service(status, "crasher");
-    let status =
-        place.until("it crashed thrice", |status| crasher(status)["restarts"].as_u64() >= Some(3));
-    assert_eq!(crasher(&status)["last_exit"]["code"], 3);
-    let channels = status["channels"].as_array().unwrap();
-    assert_eq!(channels[0]["name"], "language_server");
-    assert!(channels[0]["generation"].as_u64() >= Some(2), "{channels:?}");
-    let events = text(&place.run(&["events", "--json", "-n", "1000"]).stdout);
-    for id in ["language_server", "model_manager", "crasher"] {
-        let told =
-            events.lines().any(|line| line.contains("ServiceRestarted") && line.contains(id));
-        assert!(told, "{id}: {events}");
-    }
-    assert!(events.contains("going down"), "the last words of a crash are told");
-    let mut up = place.up.take().unwrap();
-    up.kill().unwrap();
-    up.wait().unwrap();
-    place.up();
-    place.until("both are ready again", |status| {
-        ["language_server", "model_manager"]
-            .iter()
-            .all(|id| Place::service(status, id)["ready"] == true)
-    });
-    let events = text(&place.run(&["events", "--json", "-n", "1000"]).stdout);
-    assert!(events.lines().any(|line| line.contains("\"Recovered\"")), "{events}");
-    let leaders = SystemProcessTable::new().marked(&place.mark());
-    let of = |id: &str| leaders.iter().filter(|process| process.service.as_str() == id).count();
-    assert_eq!((of("language_server"), of("model_manager")), (1, 1), "no second copy");
-    assert!(place.down().success());
-    assert_eq!(place.marked(), 0);
 }
