@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Waker};
 
 use supervisor_core::Sequence;
 use supervisor_core::checkpoint::CheckpointContent;
+use supervisor_core::config::ServiceSpec;
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
 use supervisor_core::ports::{AuditLog, CheckpointStore};
-use supervisor_core::testing::{MemoryStore, store_contract};
+use supervisor_core::testing::{MemoryStore, ScriptedSpawner, process_contract, store_contract};
 
 /// Runs a future that never has to wait: the fakes answer at once.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
@@ -45,4 +46,17 @@ fn the_memory_store_can_be_damaged_and_says_so() {
     at_once(AuditLog::append(&store, record)).unwrap();
     store.tamper_with_audit(Sequence(1));
     assert_eq!(at_once(AuditLog::verify(&store)).unwrap().first_bad, Some(Sequence(1)));
+}
+
+#[test]
+fn the_scripted_spawner_keeps_every_promise_of_a_spawner() {
+    let spawner = ScriptedSpawner::new();
+    spawner.forget_program("missing");
+    let lasting = ServiceSpec::new("svc", "sleep").unwrap();
+    at_once(process_contract::spawner(
+        &spawner,
+        lasting,
+        ServiceSpec::new("svc", "missing").unwrap(),
+    ));
+    assert_eq!(spawner.started().len(), 2);
 }

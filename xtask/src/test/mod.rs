@@ -98,7 +98,7 @@ mod tests {
     fn an_unknown_crate_is_refused_with_the_names_there_are() {
         let workspace = Workspace::load().unwrap();
         let error = select(&workspace, &["supervisor-cor".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("supervisor-core, supervisor-ipc"), "{error}");
+        assert!(error.contains("there are rust-ai-ide-supervisor, supervisor-core, "), "{error}");
     }
 
     #[test]
