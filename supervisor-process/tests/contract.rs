@@ -1,8 +1,6 @@
 //! Core's contract suite on real processes.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use supervisor_core::config::ServiceSpec;
 use supervisor_core::testing::process_contract;
 use supervisor_process::SystemSpawner;
