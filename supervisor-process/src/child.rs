@@ -23,7 +23,7 @@ const LOOK_MAX: Duration = Duration::from_millis(50);
 /// How long the end of the output is waited for after the leader's end, so that its last words are in the report.
 ///
 /// The pipes are at their end within microseconds unless somebody else holds them open; then the exit is told without.
-const LAST_WORDS: Duration = Duration::from_millis(3);
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Longest time a drop waits for a killed leader, so that no zombie is left; a kill takes well under a millisecond.
 const REAP_IN_DROP: Duration = Duration::from_millis(200);
