@@ -155,14 +155,19 @@ impl Task {
             Ok(frame) => frame,
             Err(reason) => return self.step(Event::Lost { reason }),
         };
-        if self.machine.state == ChannelState::Syncing {
-            // A synchroniser that reads too slowly for its peer fails, rather than making the channel wait for it.
-            if self.session.as_ref().is_some_and(|session| session.try_send(frame).is_err()) {
-                self.step(Event::Lost {
-                    reason: "the synchroniser does not keep up with the peer".to_owned(),
-                });
+        if self.machine.state == ChannelState::Syncing
+            && let Some(session) = &self.session
+        {
+            match session.try_send(frame.clone()) {
+                Ok(()) => return,
+                // A synchroniser that reads too slowly for its peer fails, rather than making the channel wait for it.
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    let reason = "the synchroniser does not keep up with the peer".to_owned();
+                    return self.step(Event::Lost { reason });
+                }
+                // Race: it has finished and its answer is on the way; what the peer says now is for the channel.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
-            return;
         }
         match self.protocol.decode(&frame, self.world.clock.wall()) {
             Ok(Heard::Ack { s, duplicate }) => self.step(Event::Acked { s, duplicate }),
