@@ -22,7 +22,7 @@ use crate::journal::collect_with;
 use crate::{StatePersistence, errors, files, row};
 
 /// Largest payload, in bytes. Ten thousand services take about ten million.
-const PAYLOAD_MAX: u64 = 256 << 20;
+pub(crate) const PAYLOAD_MAX: u64 = 256 << 20;
 
 /// What is written, services in order, so that the same state gives the same bytes.
 #[derive(Serialize)]
@@ -84,8 +84,36 @@ fn manifest_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("checkpoint-{number:08}.manifest"))
 }
 
+/// Writes a payload.
+pub(crate) fn encode(
+    id: CheckpointId,
+    at: chrono::DateTime<chrono::Utc>,
+    sequence: Sequence,
+    content: &CheckpointContent,
+) -> Result<Vec<u8>, DatabaseError> {
+    let payload = serde_json::to_vec(&Payload {
+        id,
+        schema: CHECKPOINT_SCHEMA,
+        created_at: at,
+        sequence,
+        services: content.services.iter().collect(),
+        pending_operations: &content.pending_operations,
+        channels: &content.channels,
+    })
+    .map_err(|error| DatabaseError::Refused {
+        subject: "checkpoint".into(),
+        reason: error.to_string(),
+    })?;
+    if payload.len() as u64 > PAYLOAD_MAX {
+        let reason =
+            format!("it would have {} bytes, at most {PAYLOAD_MAX} are taken", payload.len());
+        return Err(DatabaseError::Refused { subject: "checkpoint".into(), reason });
+    }
+    Ok(payload)
+}
+
 /// Reads a payload whose hash is known.
-fn parse(payload: &[u8], hash: &[u8]) -> Result<Checkpoint, String> {
+pub(crate) fn parse(payload: &[u8], hash: &[u8]) -> Result<Checkpoint, String> {
     if blake3::hash(payload).as_bytes() != hash {
         return Err("its hash does not fit its content".to_owned());
     }
@@ -160,12 +188,15 @@ fn copies(dir: &Path) -> Vec<u64> {
     numbers
 }
 
-#[async_trait]
-impl CheckpointStore for StatePersistence {
-    async fn create(&self, content: CheckpointContent) -> Result<CheckpointId, DatabaseError> {
+impl StatePersistence {
+    /// Takes a checkpoint and does something else in the same transaction.
+    pub(crate) async fn create_with(
+        &self,
+        content: CheckpointContent,
+        also: impl FnOnce(&Connection) -> Result<(), DatabaseError> + Send + 'static,
+    ) -> Result<CheckpointId, DatabaseError> {
         let at = self.inner.clock.wall();
-        let entropy = &self.inner.entropy;
-        let id = CheckpointId(time_ordered_id(at, [entropy.next_u64(), entropy.next_u64()]));
+        let id = self.new_checkpoint_id(at);
         let keep = self.inner.limits.checkpoints;
         let dir = self.inner.checkpoint_dir.clone();
         // Numbers go on after those of the files too, so that a new database never overwrites an old copy.
@@ -173,7 +204,10 @@ impl CheckpointStore for StatePersistence {
         let (number, payload, dropped) = self
             .inner
             .writer
-            .attempt(move |connection| insert(connection, &content, id, at, newest_copy, keep))
+            .attempt(move |connection| {
+                also(connection)?;
+                insert(connection, &content, id, at, newest_copy, keep)
+            })
             .await?;
         let written = tokio::task::spawn_blocking(move || {
             write_copy(&dir, number, id, &payload)?;
@@ -187,6 +221,18 @@ impl CheckpointStore for StatePersistence {
         written.await.map_err(|_| DatabaseError::Closed)??;
         self.write_anchor().await?;
         Ok(id)
+    }
+
+    pub(crate) fn new_checkpoint_id(&self, at: chrono::DateTime<chrono::Utc>) -> CheckpointId {
+        let entropy = &self.inner.entropy;
+        CheckpointId(time_ordered_id(at, [entropy.next_u64(), entropy.next_u64()]))
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for StatePersistence {
+    async fn create(&self, content: CheckpointContent) -> Result<CheckpointId, DatabaseError> {
+        self.create_with(content, |_| Ok(())).await
     }
 
     async fn restore(&self) -> Result<Restored, DatabaseError> {
@@ -328,24 +374,7 @@ fn insert(
         |query: &str| connection.query_row(query, [], |row| row::number(row, 0)).map_err(failed);
     let sequence = Sequence(one("SELECT coalesce(max(sequence), 0) FROM journal")?);
     let number = one("SELECT coalesce(max(number), 0) FROM checkpoint")?.max(newest_copy) + 1;
-    let payload = serde_json::to_vec(&Payload {
-        id,
-        schema: CHECKPOINT_SCHEMA,
-        created_at: at,
-        sequence,
-        services: content.services.iter().collect(),
-        pending_operations: &content.pending_operations,
-        channels: &content.channels,
-    })
-    .map_err(|error| DatabaseError::Refused {
-        subject: "checkpoint".into(),
-        reason: error.to_string(),
-    })?;
-    if payload.len() as u64 > PAYLOAD_MAX {
-        let reason =
-            format!("it would have {} bytes, at most {PAYLOAD_MAX} are taken", payload.len());
-        return Err(DatabaseError::Refused { subject: "checkpoint".into(), reason });
-    }
+    let payload = encode(id, at, sequence, content)?;
     connection
         .execute(
             "INSERT INTO checkpoint (id, number, created_at, sequence, services, operations, hash, payload)

@@ -59,3 +59,32 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     let _: &Path = path;
     Ok(())
 }
+
+/// Makes a file that is not there yet, for this user alone.
+pub(crate) fn create_new_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes a file's content durable.
+pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
+    // Windows syncs only what may be written to.
+    OpenOptions::new().read(true).write(cfg!(windows)).open(path)?.sync_all()
+}
+
+/// Gives the bytes an ordinary user may still write there; nothing where the system does not tell.
+pub(crate) fn free_space(directory: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let found = rustix::fs::statvfs(directory).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _: &Path = directory;
+        None
+    }
+}

@@ -2,21 +2,35 @@
 
 mod anchor;
 mod audit;
+mod backup;
 mod checkpoint;
 mod clock;
+mod diff;
 mod errors;
 mod events;
 mod files;
+mod folders;
 mod journal;
 mod lock;
 mod open;
 mod outbox;
 mod paths;
 mod readers;
+mod restore;
 mod row;
+mod savepoint;
 mod schema;
+mod sealed;
+mod secure;
 mod store;
 mod writer;
 
+pub use backup::{
+    BackupContent, BackupHealth, BackupProgress, BackupReason, BackupRetention, BackupRound,
+    BackupStage, BackupSummary, BackupVerification, RestoreOutcome, backup_due,
+};
+pub use diff::{ChangeKind, FieldChange, SnapshotChange, SnapshotDiff};
 pub use paths::validate_secure_path;
+pub use savepoint::{Savepoint, SavepointHealth, SavepointSummary};
+pub use secure::{create_secure_file, open_secure_file};
 pub use store::{StatePersistence, StatePersistenceBuilder};

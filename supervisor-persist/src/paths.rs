@@ -86,10 +86,16 @@ fn judge_text(path: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn judge_name(name: &OsStr) -> Result<(), &'static str> {
-    let text = name.to_str().unwrap_or_default().to_lowercase();
+/// Tells whether a name stands for a device on Windows, whatever its case and its ending.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let text = name.to_lowercase();
     let stem = text.split('.').next().unwrap_or_default().trim_end();
-    if RESERVED.contains(&stem) {
+    RESERVED.contains(&stem)
+}
+
+fn judge_name(name: &OsStr) -> Result<(), &'static str> {
+    let text = name.to_str().unwrap_or_default();
+    if is_reserved(text) {
         return Err("it uses a name reserved for a device");
     }
     if text.ends_with(' ') || text.ends_with('.') {

@@ -14,10 +14,11 @@ use supervisor_core::{CheckpointId, ServiceId};
 use crate::anchor::Anchor;
 use crate::audit::AuditKey;
 use crate::clock::{StdClock, StdEntropy};
+use crate::folders::Folders;
 use crate::lock::OwnerLock;
 use crate::readers::Readers;
 use crate::writer::Writer;
-use crate::{errors, files, open, schema};
+use crate::{backup, errors, files, open, schema};
 
 /// Keeps a supervisor's state in one SQLite database and a directory of checkpoint files.
 ///
@@ -54,6 +55,9 @@ pub(crate) struct Inner {
     pub(crate) anchor: Anchor,
     pub(crate) secrets: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) folders: Folders,
+    /// One backup, restoration or change of the savepoints at a time.
+    pub(crate) maintenance: Mutex<()>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     lock: Mutex<Option<OwnerLock>>,
 }
@@ -153,6 +157,8 @@ impl StatePersistenceBuilder {
         files::create_private_dir(parent)
             .map_err(|error| errors::file("creating", parent, error))?;
         let lock = OwnerLock::take(&path, clock.wall())?;
+        let folders = Folders::beside(&path);
+        backup::sweep(&folders.backups);
         let version = schema::inspect(&path)?;
         prepare_file(&path)?;
         if version == 0 {
@@ -169,7 +175,7 @@ impl StatePersistenceBuilder {
         })?;
         let inner = Inner {
             writer,
-            readers: Readers::new(path),
+            readers: Readers::new(path.clone()),
             clock,
             entropy: self.entropy.unwrap_or_else(|| Arc::new(StdEntropy)),
             checkpoint_dir: dir,
@@ -177,6 +183,8 @@ impl StatePersistenceBuilder {
             anchor,
             secrets: self.secrets,
             limits: self.limits,
+            folders,
+            maintenance: Mutex::new(()),
             thread: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
         };

@@ -1,0 +1,117 @@
+//! Comparing a backup with its manifest, and copying one that fits.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use supervisor_core::error::DatabaseError;
+
+use super::types::{BackupHealth, BackupSummary, BackupVerification};
+use super::{folder, proof};
+use crate::{errors, files};
+
+/// Reads a backup whole; one that is damaged is marked so in its manifest.
+pub(super) fn verify(
+    dir: &Path,
+    name: &str,
+    at: DateTime<Utc>,
+) -> Result<BackupVerification, DatabaseError> {
+    let backups = folder::list(dir);
+    let found = backups
+        .iter()
+        .find(|backup| backup.name == name)
+        .ok_or_else(|| DatabaseError::NotFound { subject: format!("backup {name}") })?;
+    let judged = match &found.health {
+        BackupHealth::Damaged { reason } => Err(reason.clone()),
+        BackupHealth::Verified { .. } => compare(dir, found),
+    };
+    let newer_sound =
+        backups.iter().any(|other| other.number > found.number && other.health.is_sound());
+    let health = match &judged {
+        Ok(()) => BackupHealth::Verified { at },
+        Err(reason) => BackupHealth::Damaged { reason: reason.clone() },
+    };
+    // A manifest that cannot be read stays as it is, for somebody to look at.
+    if found.health != health && !found.blake3.is_empty() {
+        folder::write(dir, &BackupSummary { health, ..found.clone() })?;
+    }
+    Ok(BackupVerification {
+        name: name.to_owned(),
+        intact: judged.is_ok(),
+        replacement_wanted: judged.is_err() && !newer_sound,
+        detail: judged.err().unwrap_or_else(|| {
+            format!("{} bytes and everything in them are as when it was taken", found.bytes)
+        }),
+    })
+}
+
+fn compare(dir: &Path, backup: &BackupSummary) -> Result<(), String> {
+    let path = folder::database(dir, &backup.name);
+    let found = fs::symlink_metadata(&path).map_err(|error| format!("its file: {error}"))?;
+    if !found.is_file() {
+        return Err("its file is no regular file".to_owned());
+    }
+    if found.len() != backup.bytes {
+        return Err(format!("it has {} bytes, its manifest says {}", found.len(), backup.bytes));
+    }
+    let (hash, _) = proof::hash(&path, |_| {}).map_err(|error| format!("its file: {error}"))?;
+    if hash != backup.blake3 {
+        return Err("its hash does not fit its content".to_owned());
+    }
+    let content = proof::read(&path)?;
+    if content != backup.content {
+        return Err("it holds something else than its manifest says".to_owned());
+    }
+    Ok(())
+}
+
+/// Copies a sound backup to a new file, durably; what arrives is what the manifest vouches for, whatever happens to
+/// the backup meanwhile.
+pub(crate) fn copy_verified(
+    dir: &Path,
+    backup: &BackupSummary,
+    target: &Path,
+) -> Result<(), DatabaseError> {
+    if let BackupHealth::Damaged { reason } = &backup.health {
+        return Err(damaged(backup, reason.clone()));
+    }
+    let path = folder::database(dir, &backup.name);
+    let hash = copy_hashing(&path, target)?;
+    let judged = if hash == backup.blake3 {
+        proof::read(target).and_then(|content| {
+            let same = content == backup.content;
+            same.then_some(())
+                .ok_or_else(|| "it holds something else than its manifest says".to_owned())
+        })
+    } else {
+        Err("its hash does not fit its content".to_owned())
+    };
+    judged.map_err(|reason| {
+        drop(fs::remove_file(target));
+        damaged(backup, reason)
+    })
+}
+
+fn damaged(backup: &BackupSummary, reason: String) -> DatabaseError {
+    DatabaseError::Corrupt { subject: format!("backup {}", backup.name), reason }
+}
+
+fn copy_hashing(from: &Path, to: &Path) -> Result<String, DatabaseError> {
+    let reading = |error| errors::file("reading", from, error);
+    let writing = |error| errors::file("writing", to, error);
+    let mut source = File::open(from).map_err(reading)?;
+    let mut target = files::create_new_private(to).map_err(writing)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut step = vec![0; 1 << 20];
+    loop {
+        let read = source.read(&mut step).map_err(reading)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&step[..read]);
+        target.write_all(&step[..read]).map_err(writing)?;
+    }
+    target.sync_all().map_err(writing)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}

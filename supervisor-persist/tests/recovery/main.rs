@@ -1,0 +1,7 @@
+//! Ways back from every fault: backups, savepoints, the restore ladder, migrations.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod backups;
+mod common;
+mod savepoints;
