@@ -38,7 +38,8 @@ pub enum DatabaseError {
     },
     /// A newer version of this program wrote the file.
     #[error(
-        "{path} has schema version {found}, this program knows up to {supported}: use the newer program, or restore the backup taken before the upgrade"
+        "{path} has schema version {found}, this program knows up to {supported}: use the newer program, or {}",
+        way_back(backup.as_deref())
     )]
     TooNew {
         /// The database file, untouched.
@@ -47,6 +48,8 @@ pub enum DatabaseError {
         found: u32,
         /// The newest version known here.
         supported: u32,
+        /// The newest sound backup that this program can read, if there is one.
+        backup: Option<String>,
     },
     /// Stored data is damaged.
     #[error("{subject} is damaged: {reason}")]
@@ -120,6 +123,14 @@ pub enum DatabaseError {
     /// Bringing the schema up to date failed.
     #[error(transparent)]
     Migration(#[from] MigrationError),
+}
+
+/// Says how to go on with this program and a newer file.
+fn way_back(backup: Option<&str>) -> String {
+    match backup {
+        Some(name) => format!("go back to backup {name}, taken before the upgrade"),
+        None => "restore a backup taken before the upgrade".to_owned(),
+    }
 }
 
 impl Classified for DatabaseError {
