@@ -10,8 +10,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use supervisor_core::checkpoint::{
-    CHECKPOINT_SCHEMA, Checkpoint, CheckpointContent, CheckpointHealth, CheckpointSummary,
-    RejectedRung, Restored,
+    CHECKPOINT_SCHEMA, Checkpoint, CheckpointContent, CheckpointHealth, CheckpointSummary, Restored,
 };
 use supervisor_core::error::DatabaseError;
 use supervisor_core::ports::CheckpointStore;
@@ -76,7 +75,7 @@ fn stored(row: &rusqlite::Row<'_>) -> Result<Stored, rusqlite::Error> {
     })
 }
 
-fn payload_path(dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn payload_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("checkpoint-{number:08}.json"))
 }
 
@@ -133,7 +132,7 @@ struct SchemaOnly {
 }
 
 /// Reads a file copy, verified against its manifest.
-fn read_copy(dir: &Path, number: u64) -> Result<Checkpoint, String> {
+pub(crate) fn read_copy(dir: &Path, number: u64) -> Result<Checkpoint, String> {
     let text = std::fs::read(manifest_path(dir, number))
         .map_err(|error| format!("no manifest: {error}"))?;
     let manifest: Manifest =
@@ -173,7 +172,7 @@ fn write_copy(
 }
 
 /// Numbers of the file copies in the directory, newest first.
-fn copies(dir: &Path) -> Vec<u64> {
+pub(crate) fn copies(dir: &Path) -> Vec<u64> {
     let names = std::fs::read_dir(dir)
         .into_iter()
         .flatten()
@@ -236,17 +235,7 @@ impl CheckpointStore for StatePersistence {
     }
 
     async fn restore(&self) -> Result<Restored, DatabaseError> {
-        let dir = self.inner.checkpoint_dir.clone();
-        let (restored, bad) =
-            self.inner.readers.read(move |connection| climb(connection, &dir)).await?;
-        if !bad.is_empty() {
-            // Put aside, not deleted: somebody may want to look at it.
-            self.inner
-                .writer
-                .write("a damaged checkpoint", move |connection| quarantine(connection, &bad))
-                .await?;
-        }
-        Ok(restored)
+        self.climb_down().await
     }
 
     async fn load(&self, id: CheckpointId) -> Result<Checkpoint, DatabaseError> {
@@ -402,7 +391,10 @@ fn insert(
     Ok((number, payload, dropped))
 }
 
-fn quarantine(connection: &Connection, bad: &[(u64, String)]) -> Result<(), rusqlite::Error> {
+pub(crate) fn quarantine(
+    connection: &Connection,
+    bad: &[(u64, String)],
+) -> Result<(), rusqlite::Error> {
     for (number, reason) in bad {
         connection
             .prepare_cached(
@@ -413,51 +405,34 @@ fn quarantine(connection: &Connection, bad: &[(u64, String)]) -> Result<(), rusq
     Ok(())
 }
 
-type Climbed = (Restored, Vec<(u64, String)>);
+/// Every number with whether it was put aside, answered by the index alone.
+pub(crate) const NUMBERS: &str =
+    "SELECT number, quarantine IS NOT NULL FROM checkpoint ORDER BY number";
 
-/// Walks the ladder: each checkpoint in the database, then its file, then the one before; then files the database
-/// does not know.
-fn climb(connection: &Connection, dir: &Path) -> Result<Climbed, DatabaseError> {
-    let mut rejected = Vec::new();
-    let mut bad = Vec::new();
-    let found = |checkpoint: Checkpoint, source: String, rejected, bad| {
-        Ok((Restored { checkpoint: Some(checkpoint), source, rejected }, bad))
-    };
-    let numbers = collect_with(
-        connection,
-        "SELECT number FROM checkpoint WHERE quarantine IS NULL ORDER BY number DESC",
-        [],
-        |row| row::number(row, 0),
-    )?;
-    for number in &numbers {
-        let query = format!("SELECT {COLUMNS} FROM checkpoint WHERE number = ?1");
-        let row = connection.query_row(&query, [row::stored(*number)], stored);
-        let row = row.map_err(|error| errors::sqlite("a checkpoint", error))?;
-        let source = format!("checkpoint {}", row.id);
-        let reason = match parse(&row.payload, &row.hash) {
-            Ok(checkpoint) => return found(checkpoint, source, rejected, bad),
-            Err(reason) => reason,
-        };
-        rejected.push(RejectedRung { source: source.clone(), reason: reason.clone() });
-        match read_copy(dir, *number) {
-            Ok(checkpoint) => return found(checkpoint, format!("file of {source}"), rejected, bad),
-            Err(other) => {
-                rejected.push(RejectedRung {
-                    source: format!("file of {source}"),
-                    reason: other.clone(),
-                });
-                bad.push((*number, format!("{reason}; file: {other}")));
+/// Gives the id of a checkpoint and, if its payload verifies, the checkpoint.
+pub(crate) fn read_row(
+    connection: &Connection,
+    number: u64,
+) -> Result<(String, Result<Checkpoint, String>), DatabaseError> {
+    let query = format!("SELECT {COLUMNS} FROM checkpoint WHERE number = ?1");
+    let row = connection.query_row(&query, [row::stored(number)], stored);
+    let row = row.map_err(|error| errors::sqlite("a checkpoint", error))?;
+    let parsed = parse(&row.payload, &row.hash);
+    Ok((row.id, parsed))
+}
+
+/// Takes a damaged file copy out of the ladder, and keeps it.
+pub(crate) fn put_file_aside(dir: &Path, number: u64) -> Result<(), DatabaseError> {
+    for path in [payload_path(dir, number), manifest_path(dir, number)] {
+        let to = crate::folders::with_suffix(&path, ".damaged");
+        match std::fs::rename(&path, to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(errors::file("moving aside", &path, error));
             }
+            _ => {}
         }
     }
-    for number in copies(dir).into_iter().filter(|number| !numbers.contains(number)) {
-        let source = format!("file {}", payload_path(dir, number).display());
-        match read_copy(dir, number) {
-            Ok(checkpoint) => return found(checkpoint, source, rejected, bad),
-            Err(reason) => rejected.push(RejectedRung { source, reason }),
-        }
-    }
-    Ok((Restored { checkpoint: None, source: "empty".to_owned(), rejected }, bad))
+    Ok(())
 }
 
 #[cfg(test)]

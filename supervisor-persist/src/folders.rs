@@ -9,6 +9,8 @@ pub(crate) struct Folders {
     pub(crate) database: PathBuf,
     pub(crate) backups: PathBuf,
     pub(crate) savepoints: PathBuf,
+    /// What could not be used and is kept for somebody to look at.
+    pub(crate) quarantine: PathBuf,
 }
 
 impl Folders {
@@ -18,6 +20,7 @@ impl Folders {
             database: database.to_owned(),
             backups: parent.join("backups"),
             savepoints: parent.join("savepoints"),
+            quarantine: parent.join("quarantine"),
         }
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod anchor;
 mod audit;
 mod backup;
@@ -11,6 +12,7 @@ mod events;
 mod files;
 mod folders;
 mod journal;
+mod ladder;
 mod lock;
 mod open;
 mod outbox;
@@ -30,6 +32,9 @@ pub use backup::{
     BackupStage, BackupSummary, BackupVerification, RestoreOutcome, backup_due,
 };
 pub use diff::{ChangeKind, FieldChange, SnapshotChange, SnapshotDiff};
+pub use ladder::{
+    DatabaseOrigin, LostTail, MigrationDone, NoteKind, RecoveryNote, RecoveryReport, StructureCheck,
+};
 pub use paths::validate_secure_path;
 pub use savepoint::{Savepoint, SavepointHealth, SavepointSummary};
 pub use secure::{create_secure_file, open_secure_file};

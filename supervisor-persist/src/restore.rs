@@ -109,11 +109,7 @@ impl StatePersistence {
 /// Reads what a backup holds out of a copy that was brought to this program's schema.
 pub(crate) fn unpack(dir: &Path, found: &BackupSummary) -> Result<Unpacked, DatabaseError> {
     if found.content.schema_version > schema::supported() {
-        return Err(DatabaseError::TooNew {
-            path: dir.join(&found.name),
-            found: found.content.schema_version,
-            supported: schema::supported(),
-        });
+        return Err(schema::too_new(&dir.join(&found.name), found.content.schema_version, None));
     }
     let copy = dir.join(UNPACKED);
     remove_database(&copy);

@@ -22,12 +22,7 @@ const SQLITE_MIN: i32 = 3_051_003;
 
 /// Gives the newest schema version this program knows.
 pub(crate) fn supported() -> u32 {
-    let newest = embedded::migrations::runner()
-        .get_migrations()
-        .iter()
-        .map(refinery::Migration::version)
-        .max();
-    newest.and_then(|version| u32::try_from(version).ok()).unwrap_or(0)
+    newest(&runner())
 }
 
 /// Looks at a file before anything touches it.
@@ -68,7 +63,7 @@ pub(crate) fn inspect(path: &Path) -> Result<u32, DatabaseError> {
         .map_err(|error| errors::sqlite(&path.display().to_string(), error))?;
     let found = u32::try_from(version).unwrap_or(u32::MAX);
     if found > supported() {
-        return Err(DatabaseError::TooNew { path: path.to_owned(), found, supported: supported() });
+        return Err(too_new(path, found, None));
     }
     Ok(found)
 }
@@ -99,6 +94,11 @@ fn foreign(path: &Path, reason: &str) -> DatabaseError {
     DatabaseError::Foreign { path: path.to_owned(), reason: reason.to_owned() }
 }
 
+/// Says that a newer program wrote the file.
+pub(crate) fn too_new(path: &Path, found: u32, backup: Option<String>) -> DatabaseError {
+    DatabaseError::TooNew { path: path.to_owned(), found, supported: supported(), backup }
+}
+
 /// Refuses a library that is known to lose commits.
 pub(crate) fn check_library() -> Result<(), DatabaseError> {
     if rusqlite::version_number() >= SQLITE_MIN {
@@ -111,24 +111,60 @@ pub(crate) fn check_library() -> Result<(), DatabaseError> {
     })
 }
 
+/// The migrations of this program.
+pub(crate) fn runner() -> refinery::Runner {
+    embedded::migrations::runner()
+}
+
 /// Brings the schema up to date: all pending migrations and their records in one transaction, or none.
 pub(crate) fn migrate(connection: &mut Connection, from: u32) -> Result<(), DatabaseError> {
-    let to = supported();
-    check_history(connection)?;
+    migrate_with(connection, from, runner())
+}
+
+/// As [`migrate`], with given migrations.
+pub(crate) fn migrate_with(
+    connection: &mut Connection,
+    from: u32,
+    runner: refinery::Runner,
+) -> Result<(), DatabaseError> {
+    let to = newest(&runner);
+    judge_history(connection, &runner)?;
     if from == to {
         return Ok(());
     }
-    let runner = embedded::migrations::runner()
-        .set_grouped(true)
-        .set_abort_divergent(true)
-        .set_abort_missing(true);
+    let runner = runner.set_grouped(true).set_abort_divergent(true).set_abort_missing(true);
     runner.run(connection).map_err(|error| migration_error(from, to, error))?;
     let versioned = connection.execute_batch(&format!("PRAGMA user_version={to};"));
     versioned.map_err(|error| errors::sqlite("the schema version", error))
 }
 
+/// Gives the version the last of some migrations leads to.
+pub(crate) fn newest(runner: &refinery::Runner) -> u32 {
+    let newest = runner.get_migrations().iter().map(refinery::Migration::version).max();
+    newest.and_then(|version| u32::try_from(version).ok()).unwrap_or(0)
+}
+
+/// Refuses a history that is damaged, or that differs from what this program would have done.
+pub(crate) fn judge_history(
+    connection: &Connection,
+    runner: &refinery::Runner,
+) -> Result<(), DatabaseError> {
+    for (version, name, checksum) in read_history(connection)? {
+        let known = runner.get_migrations().iter().any(|migration| {
+            i64::from(migration.version()) == version
+                && migration.name() == name
+                && migration.checksum() == checksum
+        });
+        if !known {
+            let version = u32::try_from(version).unwrap_or(u32::MAX);
+            return Err(MigrationError::Divergent { version, name }.into());
+        }
+    }
+    Ok(())
+}
+
 /// Reads the history before refinery does: it panics on a row it cannot parse.
-fn check_history(connection: &Connection) -> Result<(), DatabaseError> {
+fn read_history(connection: &Connection) -> Result<Vec<(i64, String, u64)>, DatabaseError> {
     let exists: bool = connection
         .query_row(
             "SELECT count(*) FROM sqlite_schema WHERE name = 'refinery_schema_history'",
@@ -137,7 +173,7 @@ fn check_history(connection: &Connection) -> Result<(), DatabaseError> {
         )
         .map_err(|error| errors::sqlite("the migration history", error))?;
     if !exists {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let damaged = |row: usize, reason: String| {
         DatabaseError::from(MigrationError::DamagedHistory { row, reason })
@@ -146,19 +182,22 @@ fn check_history(connection: &Connection) -> Result<(), DatabaseError> {
         .prepare("SELECT version, name, applied_on, checksum FROM refinery_schema_history ORDER BY version")
         .map_err(|error| damaged(0, error.to_string()))?;
     let mut rows = statement.query([]).map_err(|error| damaged(0, error.to_string()))?;
-    let mut number = 0;
+    let mut history = Vec::new();
     loop {
-        number += 1;
+        let number = history.len() + 1;
         let row = rows.next().map_err(|error| damaged(number, error.to_string()))?;
-        let Some(row) = row else { return Ok(()) };
+        let Some(row) = row else { return Ok(history) };
         let read = || -> Result<(i64, String, String, String), rusqlite::Error> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         };
-        let (_, _, applied, checksum) =
+        let (version, name, applied, checksum) =
             read().map_err(|error| damaged(number, error.to_string()))?;
         chrono::DateTime::parse_from_rfc3339(&applied)
             .map_err(|_| damaged(number, format!("time {applied:?}")))?;
-        checksum.parse::<u64>().map_err(|_| damaged(number, format!("checksum {checksum:?}")))?;
+        let checksum = checksum
+            .parse::<u64>()
+            .map_err(|_| damaged(number, format!("checksum {checksum:?}")))?;
+        history.push((version, name, checksum));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store: one database, one writer, a few readers, one owner.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -14,11 +14,12 @@ use supervisor_core::{CheckpointId, ServiceId};
 use crate::anchor::Anchor;
 use crate::audit::AuditKey;
 use crate::clock::{StdClock, StdEntropy};
-use crate::folders::Folders;
+use crate::folders::{self, Folders};
+use crate::ladder::{self, RecoveryNote, RecoveryReport};
 use crate::lock::OwnerLock;
 use crate::readers::Readers;
 use crate::writer::Writer;
-use crate::{backup, errors, files, open, schema};
+use crate::{errors, files, schema};
 
 /// Keeps a supervisor's state in one SQLite database and a directory of checkpoint files.
 ///
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) folders: Folders,
     /// One backup, restoration or change of the savepoints at a time.
     pub(crate) maintenance: Mutex<()>,
+    /// What opening found.
+    pub(crate) opening: Mutex<RecoveryReport>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     lock: Mutex<Option<OwnerLock>>,
 }
@@ -96,6 +99,8 @@ pub struct StatePersistenceBuilder {
     entropy: Option<Arc<dyn Entropy>>,
     secrets: Vec<String>,
     limits: Limits,
+    set_aside: bool,
+    from_backup: Option<String>,
 }
 
 impl StatePersistenceBuilder {
@@ -130,7 +135,25 @@ impl StatePersistenceBuilder {
         self
     }
 
-    /// Opens the store, bringing its schema up to date.
+    /// Consents to moving a database that would be refused (foreign, newer, of another history) into the folder
+    /// `quarantine` beside it, unchanged, and going on with the newest sound backup this program can read, or from nothing.
+    pub fn set_aside_refused(mut self) -> Self {
+        self.set_aside = true;
+        self
+    }
+
+    /// Moves the database into the folder `quarantine`, whatever it is, and goes on with this backup in its place.
+    ///
+    /// Opening fails, and nothing is moved, when the backup is not there or does not verify.
+    pub fn go_back_to(mut self, backup: impl Into<String>) -> Self {
+        self.from_backup = Some(backup.into());
+        self
+    }
+
+    /// Opens the store, bringing its schema up to date after a proven backup.
+    ///
+    /// A database that is damaged is moved into the folder `quarantine` and rebuilt from the newest backup that verifies; what was found and done is in
+    /// [`recovery_report`](StatePersistence::recovery_report).
     ///
     /// # Errors
     /// [`DatabaseError::Owned`] naming the process that has it, [`DatabaseError::Foreign`], [`DatabaseError::TooNew`],
@@ -140,32 +163,30 @@ impl StatePersistenceBuilder {
     /// Safe; opening goes on in the background and its result is dropped, lock included.
     pub async fn open(self) -> Result<StatePersistence, DatabaseError> {
         let opened = tokio::task::spawn_blocking(move || self.open_blocking()).await;
-        opened.map_err(|error| DatabaseError::Storage {
+        let (store, fresh) = opened.map_err(|error| DatabaseError::Storage {
             action: "opening the store".into(),
             source: error.into(),
-        })?
+        })??;
+        store.tell_of_opening(fresh).await?;
+        Ok(store)
     }
 
-    fn open_blocking(self) -> Result<StatePersistence, DatabaseError> {
+    fn open_blocking(self) -> Result<(StatePersistence, Vec<RecoveryNote>), DatabaseError> {
         schema::check_library()?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(StdClock(Instant::now())));
         let path = self.database;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or_else(|| Path::new("."));
+        let parent = folders::parent(&path);
         files::create_private_dir(parent)
             .map_err(|error| errors::file("creating", parent, error))?;
         let lock = OwnerLock::take(&path, clock.wall())?;
         let folders = Folders::beside(&path);
-        backup::sweep(&folders.backups);
-        let version = schema::inspect(&path)?;
-        prepare_file(&path)?;
-        if version == 0 {
-            schema::mark(&path)?;
-        }
-        let mut connection = open::writer(&path)?;
-        schema::migrate(&mut connection, version)?;
+        let ladder::Opened { connection, report, fresh } = ladder::open(ladder::Request {
+            folders: &folders,
+            checkpoint_dir: &self.checkpoint_dir,
+            at: clock.wall(),
+            set_aside: self.set_aside,
+            from_backup: self.from_backup,
+        })?;
         let dir = self.checkpoint_dir;
         files::create_private_dir(&dir).map_err(|error| errors::file("creating", &dir, error))?;
         let key = AuditKey::load_or_create(&path)?;
@@ -185,22 +206,12 @@ impl StatePersistenceBuilder {
             limits: self.limits,
             folders,
             maintenance: Mutex::new(()),
+            opening: Mutex::new(report),
             thread: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
         };
-        Ok(StatePersistence { inner: Arc::new(inner) })
+        Ok((StatePersistence { inner: Arc::new(inner) }, fresh))
     }
-}
-
-/// Makes sure that the file exists with owner-only access before SQLite opens it: its log takes the same mode.
-fn prepare_file(path: &Path) -> Result<(), DatabaseError> {
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let opened = options.open(path);
-    opened.map_err(|error| DatabaseError::Open { path: path.to_owned(), source: error.into() })?;
-    files::make_private(path).map_err(|error| errors::file("securing", path, error))
 }
 
 impl StatePersistence {
@@ -230,6 +241,8 @@ impl StatePersistence {
             entropy: None,
             secrets: Vec::new(),
             limits: Limits::default(),
+            set_aside: false,
+            from_backup: None,
         }
     }
 
@@ -282,6 +295,7 @@ impl StatePersistence {
         let inner = &self.inner;
         inner.readers.close();
         let anchored = self.write_anchor().await;
+        let marked = inner.writer.write("the end of the run", ladder::mark_clean).await;
         let closed = inner.writer.close().await;
         let thread = inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -289,9 +303,11 @@ impl StatePersistence {
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
         }
         drop(inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        closed.and(match anchored {
+        // A second call finds the writer gone, which is what was asked for.
+        let unless_closed = |done: Result<(), DatabaseError>| match done {
             Err(DatabaseError::Closed) => Ok(()),
             other => other,
-        })
+        };
+        closed.and(unless_closed(anchored)).and(unless_closed(marked))
     }
 }

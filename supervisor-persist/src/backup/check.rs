@@ -77,7 +77,8 @@ pub(crate) fn copy_verified(
         return Err(damaged(backup, reason.clone()));
     }
     let path = folder::database(dir, &backup.name);
-    let hash = copy_hashing(&path, target)?;
+    let hash = copy_hashing(&path, target)?
+        .map_err(|error| damaged(backup, format!("its file cannot be read: {error}")))?;
     let judged = if hash == backup.blake3 {
         proof::read(target).and_then(|content| {
             let same = content == backup.content;
@@ -97,21 +98,28 @@ fn damaged(backup: &BackupSummary, reason: String) -> DatabaseError {
     DatabaseError::Corrupt { subject: format!("backup {}", backup.name), reason }
 }
 
-fn copy_hashing(from: &Path, to: &Path) -> Result<String, DatabaseError> {
-    let reading = |error| errors::file("reading", from, error);
+/// Copies and hashes; the inner error is about reading, the outer about writing.
+fn copy_hashing(from: &Path, to: &Path) -> Result<std::io::Result<String>, DatabaseError> {
     let writing = |error| errors::file("writing", to, error);
-    let mut source = File::open(from).map_err(reading)?;
+    let mut source = match File::open(from) {
+        Ok(source) => source,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut target = files::create_new_private(to).map_err(writing)?;
     let mut hasher = blake3::Hasher::new();
     let mut step = vec![0; 1 << 20];
     loop {
-        let read = source.read(&mut step).map_err(reading)?;
-        if read == 0 {
-            break;
-        }
+        let read = match source.read(&mut step) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => {
+                drop(fs::remove_file(to));
+                return Ok(Err(error));
+            }
+        };
         hasher.update(&step[..read]);
         target.write_all(&step[..read]).map_err(writing)?;
     }
     target.sync_all().map_err(writing)?;
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(Ok(hasher.finalize().to_hex().to_string()))
 }

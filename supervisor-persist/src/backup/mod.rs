@@ -18,7 +18,7 @@ use supervisor_core::ports::AuditLog;
 pub(crate) use check::copy_verified;
 pub(crate) use folder::{list, sweep};
 pub use retention::{BackupRetention, backup_due};
-pub(crate) use take::{Progress, take};
+pub(crate) use take::{Progress, is_current, take};
 pub use types::{
     BackupContent, BackupHealth, BackupProgress, BackupReason, BackupRound, BackupStage,
     BackupSummary, BackupVerification, RestoreOutcome,

@@ -129,6 +129,13 @@ fn publish(unfinished: &Path, path: &Path) -> Result<(), DatabaseError> {
     files::sync_directory(path.parent().unwrap_or_else(|| Path::new("."))).map_err(failed)
 }
 
+/// Tells whether a backup holds the newest journal, event and audit rows there are.
+pub(crate) fn is_current(database: &Path, backup: &BackupSummary) -> Result<bool, DatabaseError> {
+    let content = &backup.content;
+    let held = [content.sequence.get(), content.events.get(), content.audit.get()];
+    Ok(heads(&open::reader(database)?)? == held)
+}
+
 /// Gives the newest rows of journal, events and audit; an older schema may not have them.
 fn heads(connection: &Connection) -> Result<[u64; 3], DatabaseError> {
     let one = |table: &str| {

@@ -4,4 +4,5 @@
 
 mod backups;
 mod common;
+mod ladder;
 mod savepoints;
