@@ -4,6 +4,8 @@ mod climb;
 mod notes;
 mod opening;
 mod rebuild;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use supervisor_core::checkpoint::{Checkpoint, RejectedRung, Restored};

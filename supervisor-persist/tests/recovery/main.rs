@@ -5,4 +5,5 @@
 mod backups;
 mod common;
 mod ladder;
+mod migrations;
 mod savepoints;
