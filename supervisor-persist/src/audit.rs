@@ -8,23 +8,24 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use sha2::Sha256;
 use supervisor_core::Sequence;
-use supervisor_core::error::DatabaseError;
+use supervisor_core::error::{DatabaseError, chain};
 use supervisor_core::journal::{AuditEntry, AuditRecord, AuditVerification};
 use supervisor_core::ports::AuditLog;
 
 use crate::anchor::Head;
-use crate::journal::collect_with;
+use crate::trail::{self, Raw};
+use crate::writer::Key;
 use crate::{StatePersistence, errors, files, row};
 
 /// Separates this use of the key from any other.
 const DOMAIN: &[u8] = b"ide-supervisor audit row v1";
+/// The same for seals.
+const SEAL_DOMAIN: &[u8] = b"ide-supervisor audit seal v1";
 /// Rows between two anchors.
 const ANCHOR_EVERY: u64 = 64;
-/// Rows verified at a time.
-const VERIFY_STEP: usize = 1000;
 /// What stands where a secret stood.
 const REDACTED: &str = "[redacted]";
 
@@ -67,7 +68,27 @@ impl AuditKey {
         }
     }
 
-    fn hash(&self, sequence: i64, at: i64, before: &[u8], fields: &[&str; 4]) -> [u8; 32] {
+    /// The hash of a seal: its columns and the seal before it.
+    pub(crate) fn seal(&self, numbers: &[i64; 5], hash: &[u8], before: &[u8]) -> [u8; 32] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            return [0; 32];
+        };
+        mac.update(SEAL_DOMAIN);
+        for number in numbers {
+            mac.update(&number.to_be_bytes());
+        }
+        mac.update(hash);
+        mac.update(before);
+        mac.finalize().into_bytes().into()
+    }
+
+    pub(crate) fn hash(
+        &self,
+        sequence: i64,
+        at: i64,
+        before: &[u8],
+        fields: &[&str; 4],
+    ) -> [u8; 32] {
         // A key of 32 bytes always fits; the empty hash of the impossible branch would fail every verification.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
             return [0; 32];
@@ -85,12 +106,52 @@ impl AuditKey {
     }
 }
 
-fn last(connection: &Connection) -> Result<(i64, Vec<u8>), rusqlite::Error> {
-    use rusqlite::OptionalExtension;
-    let mut statement = connection
-        .prepare_cached("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")?;
-    let found = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    Ok(found.unwrap_or((0, vec![0; 32])))
+/// The newest row, or the one the newest seal stands for, or the beginning.
+pub(crate) fn last(connection: &Connection) -> Result<(i64, Vec<u8>), rusqlite::Error> {
+    let queries = [
+        "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1",
+        "SELECT last, hash FROM audit_seal ORDER BY number DESC LIMIT 1",
+    ];
+    for query in queries {
+        let mut statement = connection.prepare_cached(query)?;
+        let found = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    Ok((0, vec![0; 32]))
+}
+
+/// Appends a row and gives its number.
+pub(crate) fn insert(
+    connection: &Connection,
+    key: &AuditKey,
+    at: i64,
+    fields: &[&str; 4],
+) -> Result<u64, rusqlite::Error> {
+    // Read in the same transaction: there is no copy of the head that a rolled-back group could leave wrong.
+    let (before, hash) = last(connection)?;
+    let sequence = before + 1;
+    let hash = key.hash(sequence, at, &hash, fields);
+    let [actor, action, subject, detail] = fields;
+    connection
+        .prepare_cached(
+            "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((sequence, at, actor, action, subject, detail, hash.as_slice()))?;
+    Ok(u64::try_from(sequence).unwrap_or(0))
+}
+
+/// The same content is the same row, should a caller have to append again.
+fn once(fields: &[&str; 4]) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"audit");
+    for field in fields {
+        hasher.update(&(field.len() as u64).to_be_bytes());
+        hasher.update(field.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn redact(text: &str, secrets: &[String]) -> String {
@@ -105,25 +166,17 @@ impl AuditLog for StatePersistence {
         let subject = redact(&record.subject, &self.inner.secrets);
         let detail = redact(&record.detail, &self.inner.secrets);
         let (actor, action) = (row::word(&record.actor), row::word(&record.action));
+        let once = once(&[&actor, &action, &subject, &detail]);
         let sequence = self
             .inner
             .writer
-            .write("an audit row", move |connection| {
-                // Read in the same transaction: there is no copy of the head that a rolled-back group could leave wrong.
-                let (before, hash) = last(connection)?;
-                let sequence = before + 1;
-                let hash = key.hash(sequence, at, &hash, &[&actor, &action, &subject, &detail]);
-                connection
-                    .prepare_cached(
-                        "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    )?
-                    .execute((sequence, at, actor, action, subject, detail, hash.as_slice()))?;
-                Ok(u64::try_from(sequence).unwrap_or(0))
+            .attempt_once(once, move |connection| {
+                insert(connection, &key, at, &[&actor, &action, &subject, &detail])
+                    .map_err(|error| errors::sqlite("an audit row", error))
             })
             .await?;
         if sequence.is_multiple_of(ANCHOR_EVERY) {
-            self.write_anchor().await?;
+            self.anchor_or_warn().await;
         }
         Ok(Sequence(sequence))
     }
@@ -132,7 +185,8 @@ impl AuditLog for StatePersistence {
         self.inner
             .readers
             .read(move |connection| {
-                rows(connection, after, limit)?.into_iter().map(entry).collect()
+                let found = trail::rows(connection, row::stored(after.get()), limit)?;
+                found.into_iter().map(entry).collect()
             })
             .await
     }
@@ -147,34 +201,8 @@ impl AuditLog for StatePersistence {
     async fn verify(&self) -> Result<AuditVerification, DatabaseError> {
         let anchor = self.inner.anchor.read();
         let key = self.inner.key.clone();
-        self.inner
-            .readers
-            .read(move |connection| {
-                let verification = verify(connection, &key, anchor)?;
-                Ok(verification)
-            })
-            .await
+        self.inner.readers.read(move |connection| trail::verify(connection, &key, anchor)).await
     }
-}
-
-struct Raw {
-    sequence: i64,
-    at: i64,
-    fields: [String; 4],
-    hash: Vec<u8>,
-}
-
-fn rows(connection: &Connection, after: Sequence, limit: usize) -> Result<Vec<Raw>, DatabaseError> {
-    collect_with(
-        connection,
-        "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
-         WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
-        (row::stored(after.get()), row::limit(limit)),
-        |row| {
-            let fields = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
-            Ok(Raw { sequence: row.get(0)?, at: row.get(1)?, fields, hash: row.get(6)? })
-        },
-    )
 }
 
 fn entry(raw: Raw) -> Result<AuditEntry, DatabaseError> {
@@ -189,7 +217,7 @@ fn entry(raw: Raw) -> Result<AuditEntry, DatabaseError> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -198,75 +226,15 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn verify(
-    connection: &Connection,
-    key: &AuditKey,
-    anchor: Result<Option<Head>, DatabaseError>,
-) -> Result<AuditVerification, DatabaseError> {
-    let mut before = vec![0; 32];
-    let (mut head, mut count) = (0_i64, 0_u64);
-    let mut anchored: Option<String> = None;
-    let (anchor, anchor_damage) = match anchor {
-        Ok(anchor) => (anchor, None),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    let bad = |sequence: i64, rows: u64, detail: String| AuditVerification {
-        intact: false,
-        rows,
-        head: Sequence(u64::try_from(sequence).unwrap_or(0)),
-        first_bad: Some(Sequence(u64::try_from(sequence).unwrap_or(0))),
-        detail,
-    };
-    loop {
-        let step = rows(connection, Sequence(u64::try_from(head).unwrap_or(0)), VERIFY_STEP)?;
-        if step.is_empty() {
-            break;
-        }
-        for raw in step {
-            if raw.sequence != head + 1 {
-                return Ok(bad(head + 1, count, format!("row {} is missing", head + 1)));
-            }
-            let fields = raw.fields.each_ref().map(String::as_str);
-            let wanted = key.hash(raw.sequence, raw.at, &before, &fields);
-            if wanted.as_slice() != raw.hash {
-                let detail =
-                    format!("row {} does not fit the row before it or was changed", raw.sequence);
-                return Ok(bad(raw.sequence, count, detail));
-            }
-            if anchor
-                .as_ref()
-                .is_some_and(|anchor| row::stored(anchor.sequence.get()) == raw.sequence)
-            {
-                anchored = Some(hex(&raw.hash));
-            }
-            head = raw.sequence;
-            before = raw.hash;
-            count += 1;
-        }
-    }
-    if let Some(damage) = anchor_damage {
-        return Ok(bad(head, count, damage));
-    }
-    if let Some(anchor) = anchor
-        && anchored.as_ref() != Some(&anchor.hash)
-    {
-        let detail = format!(
-            "the trail ends at row {head}, but row {} was anchored: rows were cut off or replaced",
-            anchor.sequence
-        );
-        return Ok(bad(head + 1, count, detail));
-    }
-    let head = Sequence(u64::try_from(head).unwrap_or(0));
-    Ok(AuditVerification {
-        intact: true,
-        rows: count,
-        head,
-        first_bad: None,
-        detail: format!("{count} rows, chain and anchor intact"),
-    })
-}
-
 impl StatePersistence {
+    /// Writes the trail's head beside the database; failing that, an older head stays there, and the row is stored all
+    /// the same.
+    pub(crate) async fn anchor_or_warn(&self) {
+        if let Err(error) = self.write_anchor().await {
+            tracing::warn!(error = %chain(&error), "the audit trail was not anchored");
+        }
+    }
+
     /// Writes the trail's head beside the database.
     pub(crate) async fn write_anchor(&self) -> Result<(), DatabaseError> {
         let (sequence, hash) = self.inner.writer.write("the audit head", last).await?;

@@ -6,6 +6,8 @@ use std::path::Path;
 use rusqlite::ErrorCode;
 use supervisor_core::error::DatabaseError;
 
+use crate::mode::Fault;
+
 /// Extended result codes of failed syncs: after one, nobody knows what is on the disk.
 const SYNC_FAILURES: [i32; 3] = [
     rusqlite::ffi::SQLITE_IOERR_FSYNC,
@@ -34,11 +36,30 @@ pub(crate) fn sqlite(subject: &str, error: rusqlite::Error) -> DatabaseError {
             subject,
             reason: "another connection holds the database".to_owned(),
         },
+        ErrorCode::OperationInterrupted => DatabaseError::Busy {
+            subject,
+            reason: "the question took longer than a reader may".to_owned(),
+        },
         _ => DatabaseError::Storage {
             action: format!("storing or reading {subject}"),
             source: error.into(),
         },
     }
+}
+
+/// Tells what an error says about the storage itself; nothing when it concerns one request only.
+pub(crate) fn fault(error: &DatabaseError) -> Option<Fault> {
+    let source = match error {
+        DatabaseError::DiskFull { .. } => return Some(Fault::Full),
+        DatabaseError::Unknown { .. } => return Some(Fault::Broken),
+        DatabaseError::Storage { source, .. } | DatabaseError::Open { source, .. } => source,
+        _ => return None,
+    };
+    let code = source.downcast_ref::<rusqlite::Error>()?.sqlite_error_code()?;
+    // After each of these SQLite may have ended the transaction by itself.
+    let broken =
+        matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory);
+    broken.then_some(Fault::Broken)
 }
 
 /// Sorts a file system error about `path`.

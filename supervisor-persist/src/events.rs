@@ -6,6 +6,7 @@ use supervisor_core::error::DatabaseError;
 use supervisor_core::event::SupervisorEvent;
 use supervisor_core::ports::EventStore;
 
+use crate::digest::{self, Digest};
 use crate::journal::collect_with;
 use crate::{StatePersistence, errors, row};
 
@@ -16,26 +17,30 @@ const PRUNE_EVERY: i64 = 1000;
 impl EventStore for StatePersistence {
     async fn append(&self, events: Vec<SupervisorEvent>) -> Result<(), DatabaseError> {
         let keep = row::stored(self.inner.limits.events);
+        let rows: Result<Vec<_>, DatabaseError> = events
+            .iter()
+            .map(|event| {
+                let (sequence, at) =
+                    (row::stored(event.sequence.get()), event.at.timestamp_millis());
+                let body = row::json("an event", event)?;
+                let digest = event_digest(sequence, at, &body);
+                Ok((sequence, at, body, digest))
+            })
+            .collect();
+        let rows = rows?;
+        // The first of two with one sequence wins, so a repetition changes nothing.
         self.inner
             .writer
-            .attempt(move |connection| {
-                let failed = |error| errors::sqlite("an event", error);
-                let mut insert = connection
-                    .prepare_cached(
-                        "INSERT OR IGNORE INTO event (sequence, at, body) VALUES (?1, ?2, ?3)",
-                    )
-                    .map_err(failed)?;
-                for event in &events {
-                    let sequence = row::stored(event.sequence.get());
-                    let body = row::json("an event", event)?;
-                    insert
-                        .execute((sequence, event.at.timestamp_millis(), body))
-                        .map_err(failed)?;
+            .write("an event", move |connection| {
+                let mut insert = connection.prepare_cached(
+                    "INSERT OR IGNORE INTO event (sequence, at, body, digest) VALUES (?1, ?2, ?3, ?4)",
+                )?;
+                for (sequence, at, body, digest) in &rows {
+                    insert.execute((sequence, at, body, digest))?;
                     if sequence % PRUNE_EVERY == 0 {
-                        let mut delete = connection
-                            .prepare_cached("DELETE FROM event WHERE sequence <= ?1")
-                            .map_err(failed)?;
-                        delete.execute([sequence.saturating_sub(keep)]).map_err(failed)?;
+                        connection
+                            .prepare_cached("DELETE FROM event WHERE sequence <= ?1")?
+                            .execute([sequence.saturating_sub(keep)])?;
                     }
                 }
                 Ok(())
@@ -51,13 +56,22 @@ impl EventStore for StatePersistence {
         self.inner
             .readers
             .read(move |connection| {
-                let bodies = collect_with(
+                let rows = collect_with(
                     connection,
-                    "SELECT body FROM event WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+                    "SELECT sequence, at, body, digest FROM event WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
                     (row::stored(after.get()), row::limit(limit)),
-                    |row| row.get::<_, String>(0),
+                    |row| {
+                        let (sequence, body) = (row.get::<_, i64>(0)?, row.get::<_, String>(2)?);
+                        let wanted = event_digest(sequence, row.get(1)?, &body);
+                        Ok((sequence, body, row.get::<_, Option<i64>>(3)?, wanted))
+                    },
                 )?;
-                bodies.iter().map(|body| row::from_json("an event", body)).collect()
+                rows.iter()
+                    .map(|(sequence, body, stored, wanted)| {
+                        digest::check(|| format!("event {sequence}"), *stored, *wanted)?;
+                        row::from_json("an event", body)
+                    })
+                    .collect()
             })
             .await
     }
@@ -75,4 +89,8 @@ impl EventStore for StatePersistence {
             })
             .await
     }
+}
+
+fn event_digest(sequence: i64, at: i64, body: &str) -> i64 {
+    Digest::of("event").int(sequence).int(at).text(body).finish()
 }

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::faults;
+
 /// Writes a file so that a reader sees the old content or the new, and the new one survives a power cut:
 /// temporary name, sync, rename, sync of the directory.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -14,10 +16,18 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    faults::open(path)?;
     let mut file = options.open(&temporary)?;
+    if let Err(error) = faults::write(path) {
+        // What a full disk leaves: half a file.
+        file.write_all(content.get(..content.len() / 2).unwrap_or_default())?;
+        return Err(error);
+    }
     file.write_all(content)?;
+    faults::sync(path)?;
     file.sync_all()?;
     drop(file);
+    faults::rename(path)?;
     fs::rename(&temporary, path)?;
     sync_directory(path.parent().unwrap_or_else(|| Path::new(".")))
 }
@@ -30,6 +40,7 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(windows) {
         return Ok(());
     }
+    faults::sync(directory)?;
     File::open(directory)?.sync_all()
 }
 

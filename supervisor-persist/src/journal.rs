@@ -8,6 +8,8 @@ use supervisor_core::ports::{Journal, StateStore};
 use supervisor_core::state::ServiceState;
 use supervisor_core::{Incarnation, Sequence, ServiceId};
 
+use crate::digest::{self, Digest};
+use crate::writer::Key;
 use crate::{StatePersistence, errors, row};
 
 /// Rows between two looks at how long the journal has become.
@@ -18,14 +20,21 @@ impl StateStore for StatePersistence {
     async fn record(&self, transitions: Vec<Transition>) -> Result<Sequence, DatabaseError> {
         let at = self.inner.clock.wall().timestamp_millis();
         let keep = self.inner.limits.journal_rows;
+        // Everything but the row's number is made ready here, beside the thread that writes.
+        let rows: Result<Vec<_>, _> =
+            transitions.into_iter().map(|transition| Ready::new(transition, at)).collect();
+        let rows = rows?;
+        let key = key(&rows);
         self.inner
             .writer
-            .attempt(move |connection| {
+            .attempt_once(key, move |connection| {
+                // Numbered here and not by SQLite, because the digests cover the numbers.
                 let mut last = head(connection)?;
-                for transition in &transitions {
-                    last = store_one(connection, transition, at)?;
+                for row in &rows {
+                    last += 1;
+                    store_one(connection, row, at, last)?;
+                    prune(connection, last, keep)?;
                 }
-                prune(connection, last, keep)?;
                 Ok(Sequence(u64::try_from(last).unwrap_or(0)))
             })
             .await
@@ -35,12 +44,22 @@ impl StateStore for StatePersistence {
         self.inner
             .readers
             .read(|connection| {
-                let texts = collect(
+                let rows = collect(
                     connection,
-                    "SELECT state FROM service_state ORDER BY service",
-                    |row| row.get::<_, String>(0),
+                    "SELECT service, incarnation, sequence, state, digest FROM service_state ORDER BY service",
+                    |row| {
+                        let (service, text) = (row.get::<_, String>(0)?, row.get::<_, String>(3)?);
+                        let wanted = state_digest(&service, row.get(1)?, &text);
+                        let wanted = digest::with_number(wanted, row.get(2)?);
+                        Ok((service, text, row.get::<_, Option<i64>>(4)?, wanted))
+                    },
                 )?;
-                texts.iter().map(|text| row::from_json("a service's state", text)).collect()
+                rows.into_iter()
+                    .map(|(service, text, stored, wanted)| {
+                        digest::check(|| format!("the state of {service}"), stored, wanted)?;
+                        row::from_json("a service's state", &text)
+                    })
+                    .collect()
             })
             .await
     }
@@ -52,13 +71,14 @@ impl StateStore for StatePersistence {
             .write("a service's state", move |connection| {
                 connection
                     .prepare_cached("DELETE FROM service_state WHERE service = ?1")?
-                    .execute([service])?;
+                    .execute([&service])?;
                 Ok(())
             })
             .await
     }
 }
 
+/// The newest number ever given; rows that were pruned count.
 fn head(connection: &Connection) -> Result<i64, DatabaseError> {
     connection
         .prepare_cached("SELECT coalesce(max(sequence), 0) FROM journal")
@@ -66,42 +86,93 @@ fn head(connection: &Connection) -> Result<i64, DatabaseError> {
         .map_err(|error| errors::sqlite("the journal", error))
 }
 
-fn store_one(
-    connection: &Connection,
-    transition: &Transition,
-    at: i64,
-) -> Result<i64, DatabaseError> {
-    let state = &transition.state;
-    let text = row::json("a service's state", state)?;
-    let failed = |error| errors::sqlite("a transition", error);
-    let mut insert = connection
-        .prepare_cached(
-            "INSERT INTO journal (at, service, incarnation, from_phase, to_phase, cause, reason)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )
-        .map_err(failed)?;
-    let incarnation = row::stored(state.incarnation.get());
-    let sequence = insert
-        .insert((
+/// A transition as it goes into the tables.
+struct Ready {
+    transition: Transition,
+    text: String,
+    journal: i64,
+    state: i64,
+}
+
+impl Ready {
+    fn new(transition: Transition, at: i64) -> Result<Self, DatabaseError> {
+        let state = &transition.state;
+        let text = row::json("a service's state", state)?;
+        let incarnation = row::stored(state.incarnation.get());
+        let journal = journal_digest(
             at,
             state.id.as_str(),
             incarnation,
-            transition.from.as_str(),
+            [transition.from.as_str(), state.phase.as_str(), &transition.cause, &state.reason],
+        );
+        let state = state_digest(state.id.as_str(), incarnation, &text);
+        Ok(Self { transition, text, journal, state })
+    }
+}
+
+/// The same transitions stored at the same time are the same write.
+fn key(rows: &[Ready]) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"record");
+    for row in rows {
+        // Without the time of storing, which differs in a repetition.
+        hasher.update(&row.state.to_be_bytes());
+        hasher.update(row.transition.from.as_str().as_bytes());
+        hasher.update(row.transition.cause.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+fn state_digest(service: &str, incarnation: i64, text: &str) -> i64 {
+    Digest::of("service_state").text(service).int(incarnation).text(text).finish()
+}
+
+fn journal_digest(at: i64, service: &str, incarnation: i64, texts: [&str; 4]) -> i64 {
+    let digest = Digest::of("journal").int(at).text(service).int(incarnation);
+    texts.into_iter().fold(digest, Digest::text).finish()
+}
+
+fn store_one(
+    connection: &Connection,
+    row: &Ready,
+    at: i64,
+    sequence: i64,
+) -> Result<(), DatabaseError> {
+    let state = &row.transition.state;
+    let failed = |error| errors::sqlite("a transition", error);
+    let mut insert = connection
+        .prepare_cached(
+            "INSERT INTO journal (sequence, at, service, incarnation, from_phase, to_phase, cause, reason, digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )
+        .map_err(failed)?;
+    let incarnation = row::stored(state.incarnation.get());
+    insert
+        .execute((
+            sequence,
+            at,
+            state.id.as_str(),
+            incarnation,
+            row.transition.from.as_str(),
             state.phase.as_str(),
-            &transition.cause,
+            &row.transition.cause,
             &state.reason,
+            digest::with_number(row.journal, sequence),
         ))
         .map_err(failed)?;
     // Incarnations only grow: a late write of an older run must not undo a newer one.
     let mut upsert = connection
         .prepare_cached(
-            "INSERT INTO service_state (service, incarnation, sequence, state) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (service) DO UPDATE SET incarnation = ?2, sequence = ?3, state = ?4
+            "INSERT INTO service_state (service, incarnation, sequence, state, digest) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (service) DO UPDATE SET incarnation = ?2, sequence = ?3, state = ?4, digest = ?5
              WHERE incarnation <= ?2",
         )
         .map_err(failed)?;
-    upsert.execute((state.id.as_str(), incarnation, sequence, text)).map_err(failed)?;
-    Ok(sequence)
+    let digest = digest::with_number(row.state, sequence);
+    upsert
+        .execute((state.id.as_str(), incarnation, sequence, &row.text, digest))
+        .map(drop)
+        .map_err(failed)
 }
 
 fn prune(connection: &Connection, last: i64, keep: u64) -> Result<(), DatabaseError> {
@@ -149,7 +220,7 @@ impl Journal for StatePersistence {
             .read(move |connection| {
                 let rows = collect_with(
                     connection,
-                    "SELECT sequence, at, service, incarnation, from_phase, to_phase, cause, reason
+                    "SELECT sequence, at, service, incarnation, from_phase, to_phase, cause, reason, digest
                      FROM journal WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
                     (row::stored(after.get()), row::limit(limit)),
                     |row| {
@@ -157,7 +228,7 @@ impl Journal for StatePersistence {
                         let texts = (row.get::<_, String>(6)?, row.get::<_, String>(7)?);
                         let numbers =
                             (row::number(row, 0)?, row.get::<_, i64>(1)?, row::number(row, 3)?);
-                        Ok((numbers, row.get::<_, String>(2)?, phases, texts))
+                        Ok((numbers, row.get::<_, String>(2)?, phases, texts, row.get(8)?))
                     },
                 )?;
                 rows.into_iter().map(entry).collect()
@@ -171,11 +242,15 @@ impl Journal for StatePersistence {
     }
 }
 
-type Raw = ((u64, i64, u64), String, (String, String), (String, String));
+type Raw = ((u64, i64, u64), String, (String, String), (String, String), Option<i64>);
 
 fn entry(
-    ((sequence, at, incarnation), service, (from, to), (cause, reason)): Raw,
+    ((sequence, at, incarnation), service, (from, to), (cause, reason), stored): Raw,
 ) -> Result<JournalEntry, DatabaseError> {
+    let texts = [&*from, &*to, &*cause, &*reason];
+    let wanted = journal_digest(at, &service, row::stored(incarnation), texts);
+    let wanted = digest::with_number(wanted, row::stored(sequence));
+    digest::check(|| format!("journal row {sequence}"), stored, wanted)?;
     Ok(JournalEntry {
         sequence: Sequence(sequence),
         at: row::time(at),

@@ -7,24 +7,34 @@ mod backup;
 mod checkpoint;
 mod clock;
 mod diff;
+mod digest;
 mod errors;
 mod events;
+mod faults;
 mod files;
 mod folders;
 mod journal;
 mod ladder;
 mod lock;
+mod mode;
 mod open;
+#[cfg(feature = "test-util")]
+mod os;
 mod outbox;
 mod paths;
 mod readers;
 mod restore;
+mod reserve;
+mod retention;
 mod row;
 mod savepoint;
 mod schema;
 mod sealed;
 mod secure;
 mod store;
+#[cfg(feature = "test-util")]
+pub mod testing;
+mod trail;
 mod writer;
 
 pub use backup::{
@@ -35,7 +45,9 @@ pub use diff::{ChangeKind, FieldChange, SnapshotChange, SnapshotDiff};
 pub use ladder::{
     DatabaseOrigin, LostTail, MigrationDone, NoteKind, RecoveryNote, RecoveryReport, StructureCheck,
 };
+pub use mode::{StorageMode, StorageStatus};
 pub use paths::validate_secure_path;
 pub use savepoint::{Savepoint, SavepointHealth, SavepointSummary};
 pub use secure::{create_secure_file, open_secure_file};
 pub use store::{StatePersistence, StatePersistenceBuilder};
+pub use trail::AuditSeal;

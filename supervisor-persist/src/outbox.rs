@@ -10,7 +10,10 @@ use supervisor_core::message::{DeadLetter, OutboxEntry};
 use supervisor_core::ports::{DedupStore, Outbox};
 use uuid::Uuid;
 
+use crate::digest::{self, Digest};
 use crate::journal::collect_with;
+use crate::store::Limits;
+use crate::writer::Key;
 use crate::{StatePersistence, errors, row};
 
 /// Expired keys removed with each new one; more than one, so that the table shrinks.
@@ -23,35 +26,7 @@ impl Outbox for StatePersistence {
         let message = row::json("a message", &entry.message)?;
         self.inner
             .writer
-            .attempt(move |connection| {
-                let failed = |error| errors::sqlite("a message", error);
-                let id = entry.message.id.to_string();
-                let known = connection.prepare_cached("SELECT sequence FROM outbox WHERE id = ?1").map_err(failed)?;
-                let known = { known }.query_row([&id], |row| row::number(row, 0)).optional().map_err(failed)?;
-                if let Some(sequence) = known {
-                    return Ok(Sequence(sequence));
-                }
-                let (rows, bytes) = connection
-                    .query_row("SELECT count(*), coalesce(sum(bytes), 0) FROM outbox", [], |row| {
-                        Ok((row::number(row, 0)?, row::number(row, 1)?))
-                    })
-                    .map_err(failed)?;
-                let length = message.len() as u64;
-                if rows >= limits.outbox_rows || bytes + length > limits.outbox_bytes {
-                    let reason = format!("the outbox holds {rows} messages of {bytes} bytes, which is its bound");
-                    return Err(DatabaseError::Busy { subject: "a message".to_owned(), reason });
-                }
-                connection
-                    .prepare_cached(
-                        "INSERT INTO outbox (id, channel, bytes, expires_at, message) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    )
-                    .and_then(|mut insert| {
-                        let expires = entry.expires_at.map(|at| at.timestamp_millis());
-                        insert.insert((id, &entry.channel, row::stored(length), expires, message))
-                    })
-                    .map(|sequence| Sequence(u64::try_from(sequence).unwrap_or(0)))
-                    .map_err(failed)
-            })
+            .attempt(move |connection| enqueue(connection, limits, &entry, &message))
             .await
     }
 
@@ -67,19 +42,20 @@ impl Outbox for StatePersistence {
             .read(move |connection| {
                 let rows = collect_with(
                     connection,
-                    "SELECT sequence, expires_at, message FROM outbox
+                    "SELECT sequence, id, expires_at, message, digest FROM outbox
                      WHERE channel = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
                     (&channel, row::stored(after.get()), row::limit(limit)),
                     |row| {
-                        Ok((
-                            row::number(row, 0)?,
-                            row.get::<_, Option<i64>>(1)?,
-                            row.get::<_, String>(2)?,
-                        ))
+                        let (id, message) = (row.get::<_, String>(1)?, row.get::<_, String>(3)?);
+                        let expires = row.get::<_, Option<i64>>(2)?;
+                        let wanted = outbox_digest(&id, &channel, expires, &message);
+                        let wanted = wanted.numbered(row.get(0)?);
+                        Ok((row::number(row, 0)?, expires, message, row.get(4)?, wanted))
                     },
                 )?;
                 rows.into_iter()
-                    .map(|(sequence, expires, message)| {
+                    .map(|(sequence, expires, message, stored, wanted)| {
+                        digest::check(|| format!("message {sequence}"), stored, wanted)?;
                         Ok(OutboxEntry {
                             sequence: Sequence(sequence),
                             channel: channel.clone(),
@@ -98,7 +74,7 @@ impl Outbox for StatePersistence {
             .writer
             .write("an acknowledgement", move |connection| {
                 let mut delete = connection.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
-                for id in ids {
+                for id in &ids {
                     delete.execute([id])?;
                 }
                 Ok(())
@@ -115,9 +91,9 @@ impl Outbox for StatePersistence {
                 let id = letter.message.id.to_string();
                 connection.execute("DELETE FROM outbox WHERE id = ?1", [&id])?;
                 connection.execute(
-                    "INSERT INTO dead_letter (id, channel, letter) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (id) DO UPDATE SET letter = ?3",
-                    (&id, &letter.channel, text),
+                    "INSERT INTO dead_letter (id, channel, letter, digest) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (id) DO UPDATE SET channel = ?2, letter = ?3, digest = ?4",
+                    (&id, &letter.channel, &text, letter_digest(&id, &letter.channel, &text)),
                 )?;
                 // At the bound the oldest go: the newest say what is wrong now.
                 let old = "DELETE FROM dead_letter WHERE number <=
@@ -138,11 +114,12 @@ impl Outbox for StatePersistence {
             .read(move |connection| {
                 let letters = collect_with(
                     connection,
-                    "SELECT letter FROM dead_letter WHERE ?1 IS NULL OR channel = ?1 ORDER BY number DESC LIMIT ?2",
+                    "SELECT id, channel, letter, digest FROM dead_letter
+                     WHERE ?1 IS NULL OR channel = ?1 ORDER BY number DESC LIMIT ?2",
                     (channel, row::limit(limit)),
-                    |row| row.get::<_, String>(0),
+                    letter_row,
                 )?;
-                letters.iter().map(|letter| row::from_json("a dead letter", letter)).collect()
+                letters.into_iter().map(checked_letter).collect()
             })
             .await
     }
@@ -160,27 +137,117 @@ impl Outbox for StatePersistence {
             .writer
             .write("dead letters", move |connection| {
                 let query = "DELETE FROM dead_letter WHERE ?1 IS NULL OR channel = ?1";
-                connection.execute(query, [channel]).map(|n| n as u64)
+                connection.execute(query, [&channel]).map(|n| n as u64)
             })
             .await
     }
 }
 
+fn enqueue(
+    connection: &Connection,
+    limits: Limits,
+    entry: &OutboxEntry,
+    message: &str,
+) -> Result<Sequence, DatabaseError> {
+    let failed = |error| errors::sqlite("a message", error);
+    let one = |query: &str| -> Result<(u64, u64), DatabaseError> {
+        let mut statement = connection.prepare_cached(query).map_err(failed)?;
+        statement
+            .query_row([], |row| Ok((row::number(row, 0)?, row::number(row, 1)?)))
+            .map_err(failed)
+    };
+    let id = entry.message.id.to_string();
+    let known =
+        connection.prepare_cached("SELECT sequence FROM outbox WHERE id = ?1").map_err(failed)?;
+    let known = { known }.query_row([&id], |row| row::number(row, 0)).optional().map_err(failed)?;
+    if let Some(sequence) = known {
+        return Ok(Sequence(sequence));
+    }
+    let (rows, bytes) = one("SELECT count(*), coalesce(sum(bytes), 0) FROM outbox")?;
+    let length = message.len() as u64;
+    if rows >= limits.outbox_rows || bytes + length > limits.outbox_bytes {
+        let reason =
+            format!("the outbox holds {rows} messages of {bytes} bytes, which is its bound");
+        return Err(DatabaseError::Busy { subject: "a message".to_owned(), reason });
+    }
+    let expires = entry.expires_at.map(|at| at.timestamp_millis());
+    insert(connection, &id, &entry.channel, expires, message).map(Sequence).map_err(failed)
+}
+
+/// Puts a message at the end. Its number is above every number ever given: a reader goes on after the last it saw.
+fn insert(
+    connection: &Connection,
+    id: &str,
+    channel: &str,
+    expires: Option<i64>,
+    message: &str,
+) -> Result<u64, rusqlite::Error> {
+    let sequence: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'outbox'",
+        )?
+        .query_row([], |row| row.get(0))?;
+    let digest = outbox_digest(id, channel, expires, message).numbered(sequence);
+    connection
+        .prepare_cached(
+            "INSERT INTO outbox (sequence, id, channel, bytes, expires_at, message, digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((
+            sequence,
+            id,
+            channel,
+            row::stored(message.len() as u64),
+            expires,
+            message,
+            digest,
+        ))?;
+    Ok(u64::try_from(sequence).unwrap_or(0))
+}
+
+fn outbox_digest(id: &str, channel: &str, expires: Option<i64>, message: &str) -> Digest {
+    Digest::of("outbox").text(id).text(channel).maybe(expires).text(message)
+}
+
+fn letter_digest(id: &str, channel: &str, letter: &str) -> i64 {
+    Digest::of("dead_letter").text(id).text(channel).text(letter).finish()
+}
+
+/// Id, text, stored digest and the one that fits.
+type LetterRow = (String, String, Option<i64>, i64);
+
+fn letter_row(row: &rusqlite::Row<'_>) -> Result<LetterRow, rusqlite::Error> {
+    let (id, channel, letter): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let wanted = letter_digest(&id, &channel, &letter);
+    Ok((id, letter, row.get(3)?, wanted))
+}
+
+fn checked_letter((id, letter, stored, wanted): LetterRow) -> Result<DeadLetter, DatabaseError> {
+    digest::check(|| format!("dead letter {id}"), stored, wanted)?;
+    row::from_json("a dead letter", &letter)
+}
+
 fn requeue(connection: &Connection, id: &str) -> Result<u64, DatabaseError> {
     let failed = |error| errors::sqlite("a dead letter", error);
-    let letter: Option<String> = connection
-        .query_row("DELETE FROM dead_letter WHERE id = ?1 RETURNING letter", [id], |row| row.get(0))
+    let letter = connection
+        .query_row(
+            "DELETE FROM dead_letter WHERE id = ?1 RETURNING id, channel, letter, digest",
+            [id],
+            letter_row,
+        )
         .optional()
         .map_err(failed)?;
     let Some(letter) = letter else { return Ok(0) };
-    let letter: DeadLetter = row::from_json("a dead letter", &letter)?;
+    let letter = checked_letter(letter)?;
     let message = row::json("a message", &letter.message)?;
-    connection
-        .execute(
-            "INSERT OR IGNORE INTO outbox (id, channel, bytes, expires_at, message) VALUES (?1, ?2, ?3, NULL, ?4)",
-            (id, &letter.channel, row::stored(message.len() as u64), &message),
-        )
+    let known: bool = connection
+        .query_row("SELECT count(*) FROM outbox WHERE id = ?1", [id], |row| {
+            row.get::<_, i64>(0).map(|count| count > 0)
+        })
         .map_err(failed)?;
+    if !known {
+        insert(connection, id, &letter.channel, None, &message).map_err(failed)?;
+    }
     Ok(1)
 }
 
@@ -195,21 +262,55 @@ impl DedupStore for StatePersistence {
         let now = self.inner.clock.wall().timestamp_millis();
         let until = now.saturating_add(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
         let (key, value) = (key.to_owned(), value.to_owned());
+        let once = key_of(&key, &value);
+        let stored = Digest::of("dedupe").text(&key).bytes(&value).int(until).finish();
         self.inner
             .writer
-            .write("a key that was seen", move |connection| {
-                connection.execute(
-                    "DELETE FROM dedupe WHERE key IN (SELECT key FROM dedupe WHERE expires_at <= ?1 LIMIT ?2)",
-                    (now, EXPIRE_STEP),
-                )?;
-                let seen = "SELECT value FROM dedupe WHERE key = ?1 AND expires_at > ?2";
-                let seen: Option<Vec<u8>> = connection.query_row(seen, (&key, now), |row| row.get(0)).optional()?;
+            .attempt_once(once, move |connection| {
+                let failed = |error| errors::sqlite("a key that was seen", error);
+                connection
+                    .prepare_cached(
+                        "DELETE FROM dedupe WHERE key IN (SELECT key FROM dedupe WHERE expires_at <= ?1 LIMIT ?2)",
+                    )
+                    .and_then(|mut delete| delete.execute((now, EXPIRE_STEP)))
+                    .map_err(failed)?;
+                let seen = seen(connection, &key, now)?;
                 if seen.is_none() {
-                    let insert = "INSERT OR REPLACE INTO dedupe (key, value, expires_at) VALUES (?1, ?2, ?3)";
-                    connection.execute(insert, (key, value, until))?;
+                    connection
+                        .prepare_cached(
+                            "INSERT OR REPLACE INTO dedupe (key, value, expires_at, digest) VALUES (?1, ?2, ?3, ?4)",
+                        )
+                        .and_then(|mut insert| insert.execute((&key, &value, until, stored)))
+                        .map_err(failed)?;
                 }
                 Ok(seen)
             })
             .await
     }
+}
+
+/// The same key and value are the same sight, should a caller have to ask again.
+fn key_of(key: &str, value: &[u8]) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"first sight").update(key.as_bytes()).update(&[0]).update(value);
+    *hasher.finalize().as_bytes()
+}
+
+fn seen(connection: &Connection, key: &str, now: i64) -> Result<Option<Vec<u8>>, DatabaseError> {
+    let found = connection
+        .prepare_cached(
+            "SELECT value, expires_at, digest FROM dedupe WHERE key = ?1 AND expires_at > ?2",
+        )
+        .and_then(|mut query| {
+            let row = query.query_row((key, now), |row| {
+                let (value, until): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
+                Ok((value, until, row.get::<_, Option<i64>>(2)?))
+            });
+            row.optional()
+        })
+        .map_err(|error| errors::sqlite("a key that was seen", error))?;
+    let Some((value, until, stored)) = found else { return Ok(None) };
+    let wanted = Digest::of("dedupe").text(key).bytes(&value).int(until).finish();
+    digest::check(|| "a key that was seen".to_owned(), stored, wanted)?;
+    Ok(Some(value))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use supervisor_core::checkpoint::{Checkpoint, CheckpointContent};
 use supervisor_core::error::DatabaseError;
@@ -17,9 +17,10 @@ use crate::clock::{StdClock, StdEntropy};
 use crate::folders::{self, Folders};
 use crate::ladder::{self, RecoveryNote, RecoveryReport};
 use crate::lock::OwnerLock;
+use crate::mode::{StorageMode, StorageStatus};
 use crate::readers::Readers;
-use crate::writer::Writer;
-use crate::{errors, files, schema};
+use crate::writer::{Writer, WriterSettings};
+use crate::{errors, files, retention, schema};
 
 /// Keeps a supervisor's state in one SQLite database and a directory of checkpoint files.
 ///
@@ -101,6 +102,8 @@ pub struct StatePersistenceBuilder {
     limits: Limits,
     set_aside: bool,
     from_backup: Option<String>,
+    writing: WriterSettings,
+    reader_deadline: Duration,
 }
 
 impl StatePersistenceBuilder {
@@ -150,6 +153,31 @@ impl StatePersistenceBuilder {
         self
     }
 
+    /// Sets how long a write is held while storage fails before its caller is told; 2 s otherwise.
+    pub fn hold_writes(mut self, hold: Duration) -> Self {
+        self.writing.hold = hold;
+        self
+    }
+
+    /// Sets the size in bytes of the file that is given up when the disk is full; 1 MiB otherwise, 0 for none.
+    pub fn reserve(mut self, bytes: u64) -> Self {
+        self.writing.reserve = bytes;
+        self
+    }
+
+    /// Sets the size in bytes of the write-ahead log that raises the alarm; 64 MiB otherwise.
+    pub fn wal_alarm(mut self, bytes: u64) -> Self {
+        self.writing.wal_alarm = bytes;
+        self
+    }
+
+    /// Sets how long a question may take before it is cut off, so that it does not keep the write-ahead log from being
+    /// cut; 10 s otherwise.
+    pub fn reader_deadline(mut self, deadline: Duration) -> Self {
+        self.reader_deadline = deadline;
+        self
+    }
+
     /// Opens the store, bringing its schema up to date after a proven backup.
     ///
     /// A database that is damaged is moved into the folder `quarantine` and rebuilt from the newest backup that verifies; what was found and done is in
@@ -191,12 +219,10 @@ impl StatePersistenceBuilder {
         files::create_private_dir(&dir).map_err(|error| errors::file("creating", &dir, error))?;
         let key = AuditKey::load_or_create(&path)?;
         let anchor = Anchor::beside(&path);
-        let (writer, thread) = Writer::start(connection, path.clone()).map_err(|error| {
-            DatabaseError::Storage { action: "starting the writer".into(), source: error.into() }
-        })?;
+        let (writer, thread) = Writer::start(connection, path.clone(), self.writing)?;
         let inner = Inner {
             writer,
-            readers: Readers::new(path.clone()),
+            readers: Readers::new(path.clone(), self.reader_deadline),
             clock,
             entropy: self.entropy.unwrap_or_else(|| Arc::new(StdEntropy)),
             checkpoint_dir: dir,
@@ -243,7 +269,34 @@ impl StatePersistence {
             limits: Limits::default(),
             set_aside: false,
             from_backup: None,
+            writing: WriterSettings {
+                hold: Duration::from_secs(2),
+                reserve: 1 << 20,
+                wal_alarm: 64 << 20,
+                prune: retention::make_room,
+            },
+            reader_deadline: Duration::from_secs(10),
         }
+    }
+
+    /// Gives what the storage can do at the moment.
+    #[must_use]
+    pub fn mode(&self) -> StorageMode {
+        self.inner.writer.status().borrow().mode
+    }
+
+    /// Gives the state of the storage, and tells about each change of it.
+    ///
+    /// The receiver ends when the store and its clones are gone.
+    #[must_use]
+    pub fn watch_storage(&self) -> tokio::sync::watch::Receiver<StorageStatus> {
+        self.inner.writer.status()
+    }
+
+    /// Gives how much of the write-ahead log is in use, in bytes.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        self.inner.writer.wal_bytes()
     }
 
     /// Takes a checkpoint of these services and operations and gives its id; on return it is durable in both of its places.

@@ -211,9 +211,9 @@ impl StatePersistence {
             .writer
             .write("recovery notes", move |connection| {
                 let mut new = Vec::new();
-                for rung in found {
+                for rung in &found {
                     if notes::add(connection, at, kind, &rung.source, &rung.reason, false)? {
-                        new.push(rung);
+                        new.push(rung.clone());
                     }
                 }
                 Ok(new)
