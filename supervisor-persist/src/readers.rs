@@ -73,3 +73,26 @@ fn cut_after(connection: &mut Connection, deadline: Duration) -> Result<(), Data
         .progress_handler(LOOK_EVERY, Some(move || began.elapsed() > deadline))
         .map_err(|error| errors::sqlite("a reader's deadline", error))
 }
+
+#[cfg(feature = "test-util")]
+impl crate::StatePersistence {
+    /// Asks a question that holds its snapshot until it is cut off.
+    ///
+    /// # Errors
+    /// Always: [`DatabaseError::Busy`] at the deadline.
+    ///
+    /// # Cancel safety
+    /// Safe; the question goes on until it is cut off.
+    pub async fn question_without_end(&self) -> Result<(), DatabaseError> {
+        let question =
+            "WITH RECURSIVE n(i) AS (SELECT count(*) FROM journal UNION ALL SELECT i + 1 FROM n)
+                        SELECT max(i) FROM n";
+        self.inner
+            .readers
+            .read(move |connection| {
+                let answer = connection.query_row(question, [], |_| Ok(()));
+                answer.map_err(|error| errors::sqlite("a question", error))
+            })
+            .await
+    }
+}
