@@ -41,27 +41,7 @@ impl StateStore for StatePersistence {
     }
 
     async fn load(&self) -> Result<Vec<ServiceState>, DatabaseError> {
-        self.inner
-            .readers
-            .read(|connection| {
-                let rows = collect(
-                    connection,
-                    "SELECT service, incarnation, sequence, state, digest FROM service_state ORDER BY service",
-                    |row| {
-                        let (service, text) = (row.get::<_, String>(0)?, row.get::<_, String>(3)?);
-                        let wanted = state_digest(&service, row.get(1)?, &text);
-                        let wanted = digest::with_number(wanted, row.get(2)?);
-                        Ok((service, text, row.get::<_, Option<i64>>(4)?, wanted))
-                    },
-                )?;
-                rows.into_iter()
-                    .map(|(service, text, stored, wanted)| {
-                        digest::check(|| format!("the state of {service}"), stored, wanted)?;
-                        row::from_json("a service's state", &text)
-                    })
-                    .collect()
-            })
-            .await
+        self.inner.readers.read(states).await
     }
 
     async fn remove(&self, service: &ServiceId) -> Result<(), DatabaseError> {
@@ -84,6 +64,47 @@ fn head(connection: &Connection) -> Result<i64, DatabaseError> {
         .prepare_cached("SELECT coalesce(max(sequence), 0) FROM journal")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .map_err(|error| errors::sqlite("the journal", error))
+}
+
+/// Reads the state of every service, each compared with its digest.
+pub(crate) fn states(connection: &Connection) -> Result<Vec<ServiceState>, DatabaseError> {
+    let rows = collect(
+        connection,
+        "SELECT service, incarnation, sequence, state, digest FROM service_state ORDER BY service",
+        |row| {
+            let (service, text) = (row.get::<_, String>(0)?, row.get::<_, String>(3)?);
+            let wanted = state_digest(&service, row.get(1)?, &text);
+            let wanted = digest::with_number(wanted, row.get(2)?);
+            Ok((service, text, row.get::<_, Option<i64>>(4)?, wanted))
+        },
+    )?;
+    rows.into_iter()
+        .map(|(service, text, stored, wanted)| {
+            digest::check(|| format!("the state of {service}"), stored, wanted)?;
+            row::from_json("a service's state", &text)
+        })
+        .collect()
+}
+
+/// Stores a state without a journal row of its own, as of journal row `sequence`.
+pub(crate) fn put_state(
+    connection: &Connection,
+    state: &ServiceState,
+    sequence: i64,
+) -> Result<(), DatabaseError> {
+    let text = row::json("a service's state", state)?;
+    let incarnation = row::stored(state.incarnation.get());
+    let digest = state_digest(state.id.as_str(), incarnation, &text);
+    connection
+        .prepare_cached(
+            "INSERT INTO service_state (service, incarnation, sequence, state, digest) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )
+        .and_then(|mut insert| {
+            let digest = digest::with_number(digest, sequence);
+            insert.execute((state.id.as_str(), incarnation, sequence, text, digest))
+        })
+        .map(drop)
+        .map_err(|error| errors::sqlite("a service's state", error))
 }
 
 /// A transition as it goes into the tables.

@@ -15,7 +15,7 @@ use supervisor_core::state::ServiceState;
 use crate::backup::{self, BackupReason, BackupSummary, RestoreOutcome};
 use crate::diff::SnapshotDiff;
 use crate::folders::with_suffix;
-use crate::journal::collect;
+use crate::journal::{self, collect};
 use crate::{StatePersistence, checkpoint, errors, open, row, schema};
 
 /// Where a backup is unpacked to be read.
@@ -165,12 +165,7 @@ fn content(connection: &Connection) -> Result<Unpacked, DatabaseError> {
             }
         }
     }
-    let texts = collect(connection, "SELECT state FROM service_state ORDER BY service", |row| {
-        row.get::<_, String>(0)
-    })?;
-    let states: Result<Vec<ServiceState>, _> =
-        texts.iter().map(|text| row::from_json("a service's state", text)).collect();
-    Ok(Unpacked { content: lay_over(newest, states?), rejected })
+    Ok(Unpacked { content: lay_over(newest, journal::states(connection)?), rejected })
 }
 
 /// Takes the newer record of each service: the checkpoint is the base, every state stored after it wins.
@@ -199,15 +194,5 @@ fn replace_states(connection: &Connection, states: &[ServiceState]) -> Result<()
         .query_row("SELECT coalesce(max(sequence), 0) FROM journal", [], |row| row.get(0))
         .map_err(failed)?;
     connection.execute("DELETE FROM service_state", []).map_err(failed)?;
-    let mut insert = connection
-        .prepare_cached(
-            "INSERT INTO service_state (service, incarnation, sequence, state) VALUES (?1, ?2, ?3, ?4)",
-        )
-        .map_err(failed)?;
-    for state in states {
-        let text = row::json("a service's state", state)?;
-        let incarnation = row::stored(state.incarnation.get());
-        insert.execute((state.id.as_str(), incarnation, sequence, text)).map_err(failed)?;
-    }
-    Ok(())
+    states.iter().try_for_each(|state| journal::put_state(connection, state, sequence))
 }

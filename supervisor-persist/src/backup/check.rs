@@ -24,7 +24,7 @@ pub(super) fn verify(
         .ok_or_else(|| DatabaseError::NotFound { subject: format!("backup {name}") })?;
     let judged = match &found.health {
         BackupHealth::Damaged { reason } => Err(reason.clone()),
-        BackupHealth::Verified { .. } => compare(dir, found),
+        BackupHealth::Verified { .. } => compare(dir, found)?,
     };
     let newer_sound =
         backups.iter().any(|other| other.number > found.number && other.health.is_sound());
@@ -46,24 +46,37 @@ pub(super) fn verify(
     })
 }
 
-fn compare(dir: &Path, backup: &BackupSummary) -> Result<(), String> {
+/// The inner error is about the backup; the outer one says that it could not be looked at, which is no damage.
+fn compare(dir: &Path, backup: &BackupSummary) -> Result<Result<(), String>, DatabaseError> {
     let path = folder::database(dir, &backup.name);
-    let found = fs::symlink_metadata(&path).map_err(|error| format!("its file: {error}"))?;
+    let found = match fs::symlink_metadata(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Err(format!("its file: {error}")));
+        }
+        Err(error) => return Err(errors::file("looking at", &path, error)),
+    };
     if !found.is_file() {
-        return Err("its file is no regular file".to_owned());
+        return Ok(Err("its file is no regular file".to_owned()));
     }
     if found.len() != backup.bytes {
-        return Err(format!("it has {} bytes, its manifest says {}", found.len(), backup.bytes));
+        let reason = format!("it has {} bytes, its manifest says {}", found.len(), backup.bytes);
+        return Ok(Err(reason));
     }
-    let (hash, _) = proof::hash(&path, |_| {}).map_err(|error| format!("its file: {error}"))?;
+    let hashed = proof::hash(&path, |_| {});
+    let (hash, _) = hashed.map_err(|error| errors::file("reading", &path, error))?;
     if hash != backup.blake3 {
-        return Err("its hash does not fit its content".to_owned());
+        return Ok(Err("its hash does not fit its content".to_owned()));
     }
-    let content = proof::read(&path)?;
+    // Every byte is as it was when it was read for the manifest, so what fails now is not the backup.
+    let content = proof::read(&path).map_err(|reason| DatabaseError::Storage {
+        action: format!("reading backup {}", backup.name),
+        source: reason.into(),
+    })?;
     if content != backup.content {
-        return Err("it holds something else than its manifest says".to_owned());
+        return Ok(Err("it holds something else than its manifest says".to_owned()));
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// Copies a sound backup to a new file, durably; what arrives is what the manifest vouches for, whatever happens to

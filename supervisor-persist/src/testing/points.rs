@@ -64,12 +64,15 @@ struct Inner {
     armed: Mutex<Option<(u64, How)>>,
     on: AtomicBool,
     fired: Mutex<Vec<String>>,
+    ops: Mutex<Vec<Op>>,
 }
 
 static PLANS: RwLock<Vec<Arc<Inner>>> = RwLock::new(Vec::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 /// Descriptions of failed calls that are kept.
 const FIRED_MAX: usize = 16;
+/// Calls that are listed.
+const OPS_MAX: usize = 100_000;
 
 impl FaultPlan {
     /// Watches a directory that exists.
@@ -85,6 +88,7 @@ impl FaultPlan {
             armed: Mutex::new(None),
             on: AtomicBool::new(true),
             fired: Mutex::new(Vec::new()),
+            ops: Mutex::new(Vec::new()),
         });
         PLANS.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&inner));
         Ok(Self { inner })
@@ -106,6 +110,12 @@ impl FaultPlan {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.inner.calls.load(Ordering::SeqCst)
+    }
+
+    /// Gives what the calls were that were made while nothing was armed, at most 100,000.
+    #[must_use]
+    pub fn ops(&self) -> Vec<Op> {
+        self.inner.ops.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Describes the first calls that failed since the plan was armed.
@@ -141,7 +151,13 @@ pub(crate) fn decide(plan: u64, op: Op, name: &str) -> Verdict {
     let Some(plan) = found.filter(|plan| plan.on.load(Ordering::SeqCst)) else { return PASS };
     let call = plan.calls.fetch_add(1, Ordering::SeqCst) + 1;
     let armed = *plan.armed.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((at, how)) = armed else { return PASS };
+    let Some((at, how)) = armed else {
+        let mut ops = plan.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        if ops.len() < OPS_MAX {
+            ops.push(op);
+        }
+        return PASS;
+    };
     let fails = match how {
         How::Once | How::OnceFull | How::Torn => call == at,
         How::Persistent => call >= at,
