@@ -22,9 +22,27 @@ pub(crate) fn secure(database: &Path) -> Result<(), DatabaseError> {
                 reason: "it is a link; give the real path, or put the file itself there".to_owned(),
             });
         }
-        os::own(&path, &found)?;
+        if !found.is_dir() {
+            os::own(&path, &found)?;
+        }
     }
+    crate::filesystem::judge(parent(database))?;
     os::directory(parent(database))
+}
+
+/// Takes away what others may do with a directory of ours; refuses one that belongs to somebody else.
+pub(crate) fn secure_folder(path: &Path) -> Result<(), DatabaseError> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => os::own(path, &found),
+        // Nothing is there yet, or what is there is in the way and is refused when the directory is made.
+        _ => Ok(()),
+    }
+}
+
+/// Names what is open to group or others, with its mode.
+pub(crate) fn open_to_others(path: &Path) -> Option<String> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    os::open_to_others(&found).map(|mode| format!("{} ({mode:o})", path.display()))
 }
 
 #[cfg(unix)]
@@ -51,13 +69,18 @@ mod os {
             );
             return Err(DatabaseError::Refused { subject: path.display().to_string(), reason });
         }
-        if found.is_file() && found.mode() & OTHERS != 0 {
-            let mode = Permissions::from_mode(0o600);
-            std::fs::set_permissions(path, mode)
+        let wanted = if found.is_dir() { 0o700 } else { 0o600 };
+        if (found.is_file() || found.is_dir()) && found.mode() & OTHERS != 0 {
+            std::fs::set_permissions(path, Permissions::from_mode(wanted))
                 .map_err(|error| crate::errors::file("securing", path, error))?;
-            tracing::warn!(path = %path.display(), was = format!("{:o}", found.mode() & 0o777), "others could use the file; its mode is 600 now");
+            let was = format!("{:o}", found.mode() & 0o777);
+            tracing::warn!(path = %path.display(), was, "others could use it; now its owner alone can");
         }
         Ok(())
+    }
+
+    pub(super) fn open_to_others(found: &Metadata) -> Option<u32> {
+        (found.mode() & OTHERS != 0 && !found.is_symlink()).then_some(found.mode() & 0o777)
     }
 
     pub(super) fn directory(path: &Path) -> Result<(), DatabaseError> {
@@ -83,6 +106,10 @@ mod os {
 
     pub(super) fn own(_: &Path, _: &Metadata) -> Result<(), DatabaseError> {
         Ok(())
+    }
+
+    pub(super) fn open_to_others(_: &Metadata) -> Option<u32> {
+        None
     }
 
     pub(super) fn directory(_: &Path) -> Result<(), DatabaseError> {

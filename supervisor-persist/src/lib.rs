@@ -8,10 +8,12 @@ mod checkpoint;
 mod clock;
 mod diff;
 mod digest;
+mod doctor;
 mod errors;
 mod events;
 mod faults;
 mod files;
+mod filesystem;
 mod folders;
 mod journal;
 mod ladder;
@@ -31,6 +33,7 @@ mod savepoint;
 mod schema;
 mod sealed;
 mod secure;
+mod shape;
 mod store;
 #[cfg(feature = "test-util")]
 pub mod testing;
@@ -42,6 +45,7 @@ pub use backup::{
     BackupStage, BackupSummary, BackupVerification, RestoreOutcome, backup_due,
 };
 pub use diff::{ChangeKind, FieldChange, SnapshotChange, SnapshotDiff};
+pub use doctor::{DoctorLine, DoctorReport, DoctorVerdict, examine};
 pub use ladder::{
     DatabaseOrigin, LostTail, MigrationDone, NoteKind, RecoveryNote, RecoveryReport, StructureCheck,
 };

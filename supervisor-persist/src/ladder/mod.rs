@@ -13,7 +13,7 @@ use supervisor_core::error::{DatabaseError, chain};
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
 use supervisor_core::ports::AuditLog;
 
-pub(crate) use opening::{Opened, Request, open};
+pub(crate) use opening::{Opened, Request, check_structure, open};
 pub use types::{
     DatabaseOrigin, LostTail, MigrationDone, NoteKind, RecoveryNote, RecoveryReport, StructureCheck,
 };
@@ -82,7 +82,7 @@ impl StatePersistence {
         let checked = self
             .blocking(|inner| {
                 let mut connection = connections::reader(&inner.folders.database)?;
-                opening::check_structure(&mut connection, true, None)
+                check_structure(&mut connection, true, None)
             })
             .await;
         if let Err(error @ DatabaseError::Corrupt { .. }) = &checked {

@@ -17,7 +17,7 @@ use super::types::{
 use crate::anchor::Anchor;
 use crate::backup::{self, BackupReason};
 use crate::folders::Folders;
-use crate::{access, checkpoint, errors, files, open, row, schema};
+use crate::{access, checkpoint, errors, files, open, row, schema, shape};
 
 /// Longest look at the structure after a clean end.
 const CLEAN_CHECK: Duration = Duration::from_millis(20);
@@ -59,6 +59,8 @@ pub(super) fn open_with(
 ) -> Result<Opened, DatabaseError> {
     let folders = request.folders;
     access::secure(&folders.database)?;
+    let ours = [request.checkpoint_dir, &folders.backups, &folders.savepoints, &folders.quarantine];
+    ours.into_iter().try_for_each(access::secure_folder)?;
     let swept = backup::sweep(&folders.backups);
     let mut rebuilt = rebuild::resume(folders)?;
     if let Some(wanted) = request.from_backup.clone() {
@@ -86,6 +88,7 @@ struct Sound {
     version: u32,
     unclean_since: Option<i64>,
     structure: StructureCheck,
+    mended: Vec<String>,
     migrated: Option<MigrationDone>,
 }
 
@@ -103,8 +106,15 @@ fn sound(
     let unclean_since = unclean_since(&connection)?;
     let cap = if unclean_since.is_some() { UNCLEAN_CHECK } else { CLEAN_CHECK };
     let structure = check_structure(&mut connection, unclean_since.is_some(), Some(cap))?;
+    // Before any of it is used: a view or trigger that somebody put in would run with our rights.
+    let mended = if version == 0 {
+        Vec::new()
+    } else {
+        schema::judge_history(&connection, &runner())?;
+        shape::judge(path, &connection, version, &runner())?
+    };
     let (connection, migrated) = migrate(request, connection, version, runner)?;
-    Ok(Sound { connection, version, unclean_since, structure, migrated })
+    Ok(Sound { connection, version, unclean_since, structure, mended, migrated })
 }
 
 /// Tells whether a database was here and is not any more, with something to make one from.
@@ -160,7 +170,7 @@ fn unclean_since(connection: &Connection) -> Result<Option<i64>, DatabaseError> 
 }
 
 /// Looks for structural damage: thoroughly or quickly, and for no longer than `cap`.
-pub(super) fn check_structure(
+pub(crate) fn check_structure(
     connection: &mut Connection,
     thorough: bool,
     cap: Option<Duration>,
@@ -240,7 +250,7 @@ fn settle(
     rebuilt: Option<Rebuilt>,
     swept: Vec<String>,
 ) -> Result<Opened, DatabaseError> {
-    let Sound { mut connection, version, unclean_since, structure, migrated } = found;
+    let Sound { mut connection, version, unclean_since, structure, mended, migrated } = found;
     let lost_tail = lost_tail(request, &connection)?;
     let database = match rebuilt {
         Some(Rebuilt { reason, from, aside, rejected }) => {
@@ -264,7 +274,7 @@ fn settle(
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
         .map_err(failed)?;
     let mut fresh = Vec::new();
-    for (kind, subject, reason, settled) in findings(&report, unclean_since) {
+    for (kind, subject, reason, settled) in findings(&report, unclean_since, &mended) {
         if notes::add(&transaction, at, kind, &subject, &reason, settled).map_err(failed)? {
             let at = request.at;
             fresh.push(RecoveryNote { number: 0, at, kind, subject, reason, settled });
@@ -281,12 +291,20 @@ fn settle(
 
 type Finding = (NoteKind, String, String, bool);
 
-fn findings(report: &RecoveryReport, unclean_since: Option<i64>) -> Vec<Finding> {
+fn findings(
+    report: &RecoveryReport,
+    unclean_since: Option<i64>,
+    mended: &[String],
+) -> Vec<Finding> {
     let mut found = Vec::new();
     let subject = "database".to_owned();
     if let Some(began) = unclean_since {
         let reason = format!("the run that began {} did not end by itself", row::time(began));
         found.push((NoteKind::UncleanStop, subject.clone(), reason, true));
+    }
+    if !mended.is_empty() {
+        let reason = format!("put back what was missing or different: {}", mended.join(", "));
+        found.push((NoteKind::Damaged, subject.clone(), reason, false));
     }
     if let DatabaseOrigin::Rebuilt { reason, backup, quarantine, rejected } = &report.database {
         for rung in rejected {

@@ -117,11 +117,7 @@ impl StatePersistence {
     /// # Cancel safety
     /// Safe.
     pub async fn savepoints(&self) -> Result<Vec<SavepointSummary>, DatabaseError> {
-        self.blocking(|inner| {
-            let dir = &inner.folders.savepoints;
-            Ok(names(dir).into_iter().map(|name| summary(dir, &name)).collect())
-        })
-        .await
+        self.blocking(|inner| Ok(summaries(&inner.folders.savepoints))).await
     }
 
     /// Gives a savepoint with what is in it.
@@ -327,6 +323,11 @@ fn read(dir: &Path, wanted: &str) -> Result<(Savepoint, Vec<u8>), DatabaseError>
 
 fn load(dir: &Path, name: &str) -> Result<Savepoint, DatabaseError> {
     read(dir, name).map(|(savepoint, _)| savepoint)
+}
+
+/// Lists what is in a directory, each read whole.
+pub(crate) fn summaries(dir: &Path) -> Vec<SavepointSummary> {
+    names(dir).iter().map(|name| summary(dir, name)).collect()
 }
 
 fn summary(dir: &Path, name: &str) -> SavepointSummary {

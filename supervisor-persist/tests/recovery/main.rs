@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backups;
+mod bad_input;
 mod common;
+mod doctor;
 mod ladder;
 mod migrations;
 mod savepoints;
