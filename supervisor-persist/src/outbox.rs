@@ -163,7 +163,7 @@ fn enqueue(
     if let Some(sequence) = known {
         return Ok(Sequence(sequence));
     }
-    let (rows, bytes) = one("SELECT count(*), coalesce(sum(bytes), 0) FROM outbox")?;
+    let (rows, bytes) = one("SELECT rows, bytes FROM outbox_size")?;
     let length = message.len() as u64;
     if rows >= limits.outbox_rows || bytes + length > limits.outbox_bytes {
         let reason =

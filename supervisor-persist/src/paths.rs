@@ -5,10 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use supervisor_core::error::SecurityError;
 
-/// Names Windows reserves for devices, whatever their ending.
-const RESERVED: [&str; 22] = [
-    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8",
-    "com9", "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
+/// Names Windows reserves for devices, whatever their ending; the digits of ports may be superscript too.
+const RESERVED: [&str; 31] = [
+    "con", "prn", "aux", "nul", "clock$", "conin$", "conout$", "com1", "com2", "com3", "com4",
+    "com5", "com6", "com7", "com8", "com9", "com¹", "com²", "com³", "lpt1", "lpt2", "lpt3", "lpt4",
+    "lpt5", "lpt6", "lpt7", "lpt8", "lpt9", "lpt¹", "lpt²", "lpt³",
 ];
 /// Longest path that is looked at, in bytes.
 const PATH_MAX: usize = 4096;
@@ -69,6 +70,12 @@ fn judge_text(path: &Path) -> Result<(), &'static str> {
     if text.chars().any(char::is_control) {
         return Err("it holds a control character");
     }
+    if text.chars().any(is_invisible) {
+        return Err("it holds a character that is not seen or turns the text around");
+    }
+    if text.chars().any(is_lookalike) {
+        return Err("it holds a character that looks like a separator or a dot");
+    }
     if text.contains('\\') && !cfg!(windows) {
         return Err("it holds a backslash, a separator on other systems");
     }
@@ -84,6 +91,38 @@ fn judge_text(path: &Path) -> Result<(), &'static str> {
         return Err("it holds a . segment");
     }
     Ok(())
+}
+
+/// Characters that are not seen, join or turn what is around them; some file systems drop them.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Characters that are shown, or folded by some systems, as a separator, a dot or a colon.
+fn is_lookalike(c: char) -> bool {
+    matches!(
+        c,
+        '\u{2024}'
+            ..='\u{2026}'
+                | '\u{2044}'
+                | '\u{2215}'
+                | '\u{2216}'
+                | '\u{29f5}'
+                | '\u{29f8}'
+                | '\u{29f9}'
+                | '\u{a789}'
+                | '\u{fe52}'
+                | '\u{fe55}'
+                | '\u{fe68}'
+                | '\u{ff0e}'
+                | '\u{ff0f}'
+                | '\u{ff1a}'
+                | '\u{ff3c}'
+    )
 }
 
 /// Tells whether a name stands for a device on Windows, whatever its case and its ending.

@@ -114,3 +114,33 @@ mod walk {
         Ok(file)
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_exchanged_for_a_link_between_check_and_opening_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let roots = [root.path().to_owned()];
+        std::fs::create_dir(root.path().join("dir")).unwrap();
+        for place in [root.path().join("dir"), outside.path().to_owned()] {
+            std::fs::write(place.join("file"), "x").unwrap();
+        }
+        let checked = validate_secure_path("dir/file", &roots).unwrap();
+        let checked_new = validate_secure_path("dir/new", &roots).unwrap();
+        std::fs::rename(root.path().join("dir"), root.path().join("away")).unwrap();
+        symlink(outside.path(), root.path().join("dir")).unwrap();
+        assert!(walk::open(&checked, &roots, false).is_err());
+        assert!(walk::open(&checked_new, &roots, true).is_err());
+        assert!(!outside.path().join("new").exists());
+        // The last name as well.
+        let checked = validate_secure_path("away/file", &roots).unwrap();
+        std::fs::remove_file(root.path().join("away/file")).unwrap();
+        symlink(outside.path().join("file"), root.path().join("away/file")).unwrap();
+        assert!(walk::open(&checked, &roots, false).is_err());
+    }
+}

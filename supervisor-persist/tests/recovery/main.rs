@@ -8,4 +8,6 @@ mod common;
 mod doctor;
 mod ladder;
 mod migrations;
+mod paths;
+mod queries;
 mod savepoints;
