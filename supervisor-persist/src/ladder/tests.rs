@@ -207,3 +207,19 @@ fn scenario_05_an_edited_migration_is_refused_before_anything_is_written() {
         );
     }
 }
+
+#[test]
+fn notes_are_kept_up_to_their_bound_and_the_newest_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = try_open(dir.path(), &schema::runner).unwrap();
+    let connection = opened.connection;
+    connection.execute_batch("BEGIN").unwrap();
+    for n in 0..1100 {
+        let reason = format!("reason {n}");
+        super::notes::add(&connection, 0, super::NoteKind::Rejected, "x", &reason, false).unwrap();
+    }
+    connection.execute_batch("COMMIT").unwrap();
+    let kept = super::notes::read(&connection, 5000).unwrap();
+    assert_eq!(kept.len(), 1000);
+    assert_eq!(kept[0].reason, "reason 1099");
+}
