@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use supervisor_core::checkpoint::{Checkpoint, CheckpointContent};
-use supervisor_core::error::DatabaseError;
+use supervisor_core::error::{DatabaseError, chain};
 use supervisor_core::ports::{CheckpointStore, Clock, Entropy};
 use supervisor_core::state::{PendingOperation, ServiceState};
 use supervisor_core::{CheckpointId, ServiceId};
@@ -195,7 +195,10 @@ impl StatePersistenceBuilder {
             action: "opening the store".into(),
             source: error.into(),
         })??;
-        store.tell_of_opening(fresh).await?;
+        if let Err(error) = store.tell_of_opening(fresh).await {
+            // The findings are stored; a store that can be read must not be out of reach for want of a row about it.
+            tracing::error!(error = %chain(&error), "what opening found could not be audited");
+        }
         Ok(store)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use supervisor_core::error::DatabaseError;
 
-use super::types::{BackupHealth, BackupSummary, BackupVerification};
+use super::types::{BackupHealth, BackupProgress, BackupStage, BackupSummary, BackupVerification};
 use super::{folder, proof};
 use crate::{errors, files};
 
@@ -16,6 +16,7 @@ pub(super) fn verify(
     dir: &Path,
     name: &str,
     at: DateTime<Utc>,
+    progress: &dyn Fn(BackupProgress),
 ) -> Result<BackupVerification, DatabaseError> {
     let backups = folder::list(dir);
     let found = backups
@@ -24,7 +25,7 @@ pub(super) fn verify(
         .ok_or_else(|| DatabaseError::NotFound { subject: format!("backup {name}") })?;
     let judged = match &found.health {
         BackupHealth::Damaged { reason } => Err(reason.clone()),
-        BackupHealth::Verified { .. } => compare(dir, found)?,
+        BackupHealth::Verified { .. } => compare(dir, found, progress)?,
     };
     let newer_sound =
         backups.iter().any(|other| other.number > found.number && other.health.is_sound());
@@ -47,7 +48,12 @@ pub(super) fn verify(
 }
 
 /// The inner error is about the backup; the outer one says that it could not be looked at, which is no damage.
-fn compare(dir: &Path, backup: &BackupSummary) -> Result<Result<(), String>, DatabaseError> {
+fn compare(
+    dir: &Path,
+    backup: &BackupSummary,
+    progress: &dyn Fn(BackupProgress),
+) -> Result<Result<(), String>, DatabaseError> {
+    let tell = |stage, done| progress(BackupProgress { stage, done, total: backup.bytes });
     let path = folder::database(dir, &backup.name);
     let found = match fs::symlink_metadata(&path) {
         Ok(found) => found,
@@ -63,16 +69,19 @@ fn compare(dir: &Path, backup: &BackupSummary) -> Result<Result<(), String>, Dat
         let reason = format!("it has {} bytes, its manifest says {}", found.len(), backup.bytes);
         return Ok(Err(reason));
     }
-    let hashed = proof::hash(&path, |_| {});
+    tell(BackupStage::Hashing, 0);
+    let hashed = proof::hash(&path, |done| tell(BackupStage::Hashing, done));
     let (hash, _) = hashed.map_err(|error| errors::file("reading", &path, error))?;
     if hash != backup.blake3 {
         return Ok(Err("its hash does not fit its content".to_owned()));
     }
+    tell(BackupStage::Proving, 0);
     // Every byte is as it was when it was read for the manifest, so what fails now is not the backup.
     let content = proof::read(&path).map_err(|reason| DatabaseError::Storage {
         action: format!("reading backup {}", backup.name),
         source: reason.into(),
     })?;
+    tell(BackupStage::Proving, backup.bytes);
     if content != backup.content {
         return Ok(Err("it holds something else than its manifest says".to_owned()));
     }

@@ -69,15 +69,19 @@ impl StatePersistence {
                 take(&inner.folders.database, &inner.folders.backups, reason, at, &progress)
             })
             .await;
-        match &taken {
-            Ok(backup) => {
-                let detail = format!(
+        let (subject, detail) = match &taken {
+            Ok(backup) => (
+                format!("backup {}", backup.name),
+                format!(
                     "made and proven: {} bytes, journal {}, audit {}",
                     backup.bytes, backup.content.sequence, backup.content.audit
-                );
-                self.note(&format!("backup {}", backup.name), &detail).await?;
-            }
-            Err(error) => self.note("backup", &format!("failed: {}", chain(error))).await?,
+                ),
+            ),
+            Err(error) => ("backup".to_owned(), format!("failed: {}", chain(error))),
+        };
+        if let Err(error) = self.note(&subject, &detail).await {
+            // The backup is as good without the row, and why it failed matters more than that the row did.
+            tracing::warn!(error = %chain(&error), subject, detail, "not audited");
         }
         taken
     }
@@ -104,10 +108,26 @@ impl StatePersistence {
     /// # Cancel safety
     /// Dropping it loses the answer, not the mark.
     pub async fn verify_backup(&self, name: &str) -> Result<BackupVerification, DatabaseError> {
+        self.verify_backup_with_progress(name, |_| {}).await
+    }
+
+    /// As [`verify_backup`](Self::verify_backup), telling how far it is: hashing first, then proving.
+    ///
+    /// # Errors
+    /// As for [`verify_backup`](Self::verify_backup).
+    ///
+    /// # Cancel safety
+    /// As for [`verify_backup`](Self::verify_backup).
+    pub async fn verify_backup_with_progress(
+        &self,
+        name: &str,
+        progress: impl Fn(BackupProgress) + Send + Sync + 'static,
+    ) -> Result<BackupVerification, DatabaseError> {
         let at = self.inner.clock.wall();
         let wanted = name.to_owned();
-        let verified =
-            self.maintain(move |inner| check::verify(&inner.folders.backups, &wanted, at)).await?;
+        let verified = self
+            .maintain(move |inner| check::verify(&inner.folders.backups, &wanted, at, &progress))
+            .await?;
         if !verified.intact {
             let detail = format!("damaged, excluded from recovery: {}", verified.detail);
             self.note(&format!("backup {name}"), &detail).await?;

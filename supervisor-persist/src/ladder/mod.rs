@@ -131,8 +131,22 @@ impl StatePersistence {
         let climbed =
             self.inner.readers.read(move |connection| climb::climb(connection, &dir)).await?;
         let climb::Climbed { mut restored, damaged, damaged_files, put_aside } = climbed;
+        // A store that cannot write now still gives what it found; the next start puts the rest aside.
+        unless_stored(self.put_aside(damaged, damaged_files).await);
+        if restored.checkpoint.is_none() && (put_aside || !restored.rejected.is_empty()) {
+            self.climb_backups(&mut restored).await?;
+        }
+        unless_stored(self.remember(NoteKind::Rejected, restored.rejected.clone()).await);
+        Ok(restored)
+    }
+
+    /// Marks what is damaged and keeps it: somebody may want to look at it.
+    async fn put_aside(
+        &self,
+        damaged: Vec<(u64, String)>,
+        files: Vec<u64>,
+    ) -> Result<(), DatabaseError> {
         if !damaged.is_empty() {
-            // Put aside, not deleted: somebody may want to look at it.
             self.inner
                 .writer
                 .write("a damaged checkpoint", move |connection| {
@@ -140,20 +154,14 @@ impl StatePersistence {
                 })
                 .await?;
         }
-        if !damaged_files.is_empty() {
-            let dir = self.inner.checkpoint_dir.clone();
-            self.blocking(move |_| {
-                damaged_files
-                    .iter()
-                    .try_for_each(|number| checkpoint::put_file_aside(&dir, *number))
-            })
-            .await?;
+        if files.is_empty() {
+            return Ok(());
         }
-        if restored.checkpoint.is_none() && (put_aside || !restored.rejected.is_empty()) {
-            self.climb_backups(&mut restored).await?;
-        }
-        self.remember(NoteKind::Rejected, restored.rejected.clone()).await?;
-        Ok(restored)
+        let dir = self.inner.checkpoint_dir.clone();
+        self.blocking(move |_| {
+            files.iter().try_for_each(|number| checkpoint::put_file_aside(&dir, *number))
+        })
+        .await
     }
 
     /// Tries what is in the backups, the newest first, and names the savepoints, which nobody asked for.
@@ -182,7 +190,7 @@ impl StatePersistence {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.verify_backup(&found.name).await?;
+                    unless_stored(self.verify_backup(&found.name).await.map(drop));
                     restored.rejected.push(RejectedRung { source, reason: chain(&error) });
                 }
             }
@@ -250,6 +258,13 @@ impl StatePersistence {
             std::fs::remove_file(&anchor).map_err(|error| errors::file("removing", &anchor, error))
         })
         .await
+    }
+}
+
+/// Says in the log what could not be stored about a recovery that went on all the same.
+fn unless_stored(done: Result<(), DatabaseError>) {
+    if let Err(error) = done {
+        tracing::warn!(error = %chain(&error), "a finding of the recovery could not be stored");
     }
 }
 

@@ -21,8 +21,9 @@ use crate::{access, checkpoint, errors, files, open, row, schema, shape};
 
 /// Longest look at the structure after a clean end.
 const CLEAN_CHECK: Duration = Duration::from_millis(20);
-/// Longest look at the structure after an unclean end; being up again within a second is worth more than certainty.
-const UNCLEAN_CHECK: Duration = Duration::from_millis(200);
+/// Longest look at the structure after an unclean end: being up again at once is worth more than certainty, and
+/// `check_structure` looks at all of it later.
+const UNCLEAN_CHECK: Duration = Duration::from_millis(40);
 /// Virtual machine steps between two looks at the clock.
 const STEPS: std::ffi::c_int = 1000;
 
@@ -268,25 +269,44 @@ fn settle(
         swept,
         notes: Vec::new(),
     };
-    let at = request.at.timestamp_millis();
+    let found = findings(&report, unclean_since, &mended);
+    let fresh = match write_down(&mut connection, request.at, found) {
+        Ok(fresh) => {
+            rebuild::done(request.folders)?;
+            fresh
+        }
+        // A full disk must not keep anybody from what is on it; what a killed start began is gone on with next time.
+        Err(error @ DatabaseError::DiskFull { .. }) => {
+            tracing::error!(error = %chain(&error), "what opening found could not be written down");
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    report.notes = notes::read(&connection, notes::SHOWN)?;
+    Ok(Opened { connection, report, fresh })
+}
+
+/// Stores findings and marks the run as begun, and gives the findings that are new.
+fn write_down(
+    connection: &mut Connection,
+    at: DateTime<Utc>,
+    found: Vec<Finding>,
+) -> Result<Vec<RecoveryNote>, DatabaseError> {
     let failed = |error| errors::sqlite("what opening found", error);
+    let millis = at.timestamp_millis();
     let transaction = connection
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
         .map_err(failed)?;
     let mut fresh = Vec::new();
-    for (kind, subject, reason, settled) in findings(&report, unclean_since, &mended) {
-        if notes::add(&transaction, at, kind, &subject, &reason, settled).map_err(failed)? {
-            let at = request.at;
+    for (kind, subject, reason, settled) in found {
+        if notes::add(&transaction, millis, kind, &subject, &reason, settled).map_err(failed)? {
             fresh.push(RecoveryNote { number: 0, at, kind, subject, reason, settled });
         }
     }
-    transaction
-        .execute("INSERT OR REPLACE INTO store_run (id, opened_at, clean) VALUES (1, ?1, 0)", [at])
-        .map_err(failed)?;
+    let begun = "INSERT OR REPLACE INTO store_run (id, opened_at, clean) VALUES (1, ?1, 0)";
+    transaction.execute(begun, [millis]).map_err(failed)?;
     transaction.commit().map_err(failed)?;
-    rebuild::done(request.folders)?;
-    report.notes = notes::read(&connection, notes::SHOWN)?;
-    Ok(Opened { connection, report, fresh })
+    Ok(fresh)
 }
 
 type Finding = (NoteKind, String, String, bool);

@@ -96,6 +96,20 @@ async fn progress_is_told_for_every_stage_in_order() {
     {
         assert!(stages.contains(&stage), "{stage:?} is missing");
     }
+    let name = store.backups().await.unwrap()[0].name.clone();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = {
+        let told = Arc::clone(&told);
+        move |progress: supervisor_persist::BackupProgress| told.lock().unwrap().push(progress)
+    };
+    assert!(store.verify_backup_with_progress(&name, tell).await.unwrap().intact);
+    let told = told.lock().unwrap().clone();
+    assert_eq!(
+        told.first().map(|first| (first.stage, first.done)),
+        Some((BackupStage::Hashing, 0))
+    );
+    let last = told.last().unwrap();
+    assert_eq!((last.stage, last.done), (BackupStage::Proving, last.total));
 }
 
 #[tokio::test]

@@ -52,7 +52,6 @@ async fn scenario_01_an_unclean_stop_is_told_once_and_a_clean_one_is_not() {
     let store = place.open().await;
     let report = store.recovery_report().await.unwrap();
     assert!(report.unclean_stop);
-    assert_eq!(report.structure, StructureCheck::Complete);
     assert_eq!(report.database, DatabaseOrigin::AsFound);
     assert!(report.notes.iter().any(|note| note.kind == NoteKind::UncleanStop));
     assert!(audited(&store, "database", "unclean_stop").await);
