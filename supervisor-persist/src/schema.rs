@@ -134,8 +134,19 @@ pub(crate) fn migrate_with(
     }
     let runner = runner.set_grouped(true).set_abort_divergent(true).set_abort_missing(true);
     runner.run(connection).map_err(|error| migration_error(from, to, error))?;
-    let versioned = connection.execute_batch(&format!("PRAGMA user_version={to};"));
+    write_version(connection, to)
+}
+
+/// Writes the version into the file's header, where an opener sees it before it touches anything.
+pub(crate) fn write_version(connection: &Connection, version: u32) -> Result<(), DatabaseError> {
+    let versioned = connection.execute_batch(&format!("PRAGMA user_version={version};"));
     versioned.map_err(|error| errors::sqlite("the schema version", error))
+}
+
+/// Gives the version the migrations that were done lead to.
+pub(crate) fn history_version(connection: &Connection) -> Result<u32, DatabaseError> {
+    let newest = read_history(connection)?.into_iter().map(|(version, _, _)| version).max();
+    Ok(newest.and_then(|version| u32::try_from(version).ok()).unwrap_or(0))
 }
 
 /// Gives the version the last of some migrations leads to.

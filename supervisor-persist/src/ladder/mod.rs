@@ -113,9 +113,11 @@ impl StatePersistence {
             }
             None => {}
         }
-        // A row about a cut trail would stand where the cut is and hide it; it is written when the loss is accepted.
-        let told = |note: &RecoveryNote| rebuilt || note.kind != NoteKind::LostTail;
-        for note in fresh.into_iter().filter(told) {
+        if tail.is_some() && !rebuilt {
+            // Rows now would stand where the trail was cut and hide it; one is written when the loss is accepted.
+            return Ok(());
+        }
+        for note in fresh {
             let detail = format!("{}: {}", crate::row::word(&note.kind), note.reason);
             self.note_recovery(Actor::Supervisor, &note.subject, &detail).await?;
         }

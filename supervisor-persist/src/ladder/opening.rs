@@ -108,14 +108,15 @@ fn sound(
     let cap = if unclean_since.is_some() { UNCLEAN_CHECK } else { CLEAN_CHECK };
     let structure = check_structure(&mut connection, unclean_since.is_some(), Some(cap))?;
     // Before any of it is used: a view or trigger that somebody put in would run with our rights.
-    let mended = if version == 0 {
-        Vec::new()
-    } else {
-        schema::judge_history(&connection, &runner())?;
-        shape::judge(path, &connection, version, &runner())?
-    };
-    let (connection, migrated) = migrate(request, connection, version, runner)?;
-    Ok(Sound { connection, version, unclean_since, structure, mended, migrated })
+    schema::judge_history(&connection, &runner())?;
+    // The history says it and not the file's header, which is written after the migrations were committed.
+    let done = schema::history_version(&connection)?;
+    let mended = shape::judge(path, &connection, done, &runner())?;
+    if done != version {
+        schema::write_version(&connection, done)?;
+    }
+    let (connection, migrated) = migrate(request, connection, done, runner)?;
+    Ok(Sound { connection, version: done, unclean_since, structure, mended, migrated })
 }
 
 /// Tells whether a database was here and is not any more, with something to make one from.

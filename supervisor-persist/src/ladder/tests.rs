@@ -223,3 +223,19 @@ fn notes_are_kept_up_to_their_bound_and_the_newest_stay() {
     assert_eq!(kept.len(), 1000);
     assert_eq!(kept[0].reason, "reason 1099");
 }
+
+#[test]
+fn a_kill_between_the_migrations_and_the_version_in_the_header_is_noticed_and_mended() {
+    let dir = old(4);
+    let database = folders(dir.path()).database;
+    drop(try_open(dir.path(), &schema::runner).unwrap());
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection.execute_batch("PRAGMA user_version = 4;").unwrap();
+    drop(connection);
+    let opened = try_open(dir.path(), &schema::runner).unwrap();
+    assert_eq!(opened.report.database, DatabaseOrigin::AsFound);
+    assert_eq!(opened.report.migrated, None);
+    drop(opened);
+    assert_eq!(look(&database, "recovery").0, schema::supported());
+    assert_eq!(backup::list(&folders(dir.path()).backups).len(), 1, "no backup before nothing");
+}
