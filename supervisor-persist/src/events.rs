@@ -1,11 +1,13 @@
 //! Events, kept for those who ask later.
 
 use async_trait::async_trait;
+use rusqlite::types::Value;
 use supervisor_core::Sequence;
 use supervisor_core::error::DatabaseError;
 use supervisor_core::event::SupervisorEvent;
 use supervisor_core::ports::EventStore;
 
+use crate::damaged;
 use crate::digest::{self, Digest};
 use crate::journal::collect_with;
 use crate::{StatePersistence, errors, row};
@@ -53,9 +55,7 @@ impl EventStore for StatePersistence {
         after: Sequence,
         limit: usize,
     ) -> Result<Vec<SupervisorEvent>, DatabaseError> {
-        self.inner
-            .readers
-            .read(move |connection| {
+        self.read_sound(move |connection| {
                 let rows = collect_with(
                     connection,
                     "SELECT sequence, at, body, digest FROM event WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
@@ -66,12 +66,12 @@ impl EventStore for StatePersistence {
                         Ok((sequence, body, row.get::<_, Option<i64>>(3)?, wanted))
                     },
                 )?;
-                rows.iter()
-                    .map(|(sequence, body, stored, wanted)| {
-                        digest::check(|| format!("event {sequence}"), *stored, *wanted)?;
-                        row::from_json("an event", body)
-                    })
-                    .collect()
+                let rows = rows.into_iter().map(|(sequence, body, stored, wanted)| {
+                    let read = digest::check(|| format!("event {sequence}"), stored, wanted)
+                        .and_then(|()| row::from_json("an event", &body));
+                    (Value::Integer(sequence), stored, read)
+                });
+                damaged::sift(damaged::EVENTS, rows)
             })
             .await
     }

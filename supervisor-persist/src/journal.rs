@@ -2,12 +2,14 @@
 
 use async_trait::async_trait;
 use rusqlite::Connection;
+use rusqlite::types::Value;
 use supervisor_core::error::DatabaseError;
 use supervisor_core::journal::{JournalEntry, Transition};
 use supervisor_core::ports::{Journal, StateStore};
 use supervisor_core::state::ServiceState;
 use supervisor_core::{Incarnation, Sequence, ServiceId};
 
+use crate::damaged::{self, Sifted};
 use crate::digest::{self, Digest};
 use crate::writer::Key;
 use crate::{StatePersistence, errors, row};
@@ -41,7 +43,7 @@ impl StateStore for StatePersistence {
     }
 
     async fn load(&self) -> Result<Vec<ServiceState>, DatabaseError> {
-        self.inner.readers.read(states).await
+        self.read_sound(states).await
     }
 
     async fn remove(&self, service: &ServiceId) -> Result<(), DatabaseError> {
@@ -67,7 +69,7 @@ fn head(connection: &Connection) -> Result<i64, DatabaseError> {
 }
 
 /// Reads the state of every service, each compared with its digest.
-pub(crate) fn states(connection: &Connection) -> Result<Vec<ServiceState>, DatabaseError> {
+pub(crate) fn states(connection: &Connection) -> Result<Sifted<ServiceState>, DatabaseError> {
     let rows = collect(
         connection,
         "SELECT service, incarnation, sequence, state, digest FROM service_state ORDER BY service",
@@ -78,12 +80,12 @@ pub(crate) fn states(connection: &Connection) -> Result<Vec<ServiceState>, Datab
             Ok((service, text, row.get::<_, Option<i64>>(4)?, wanted))
         },
     )?;
-    rows.into_iter()
-        .map(|(service, text, stored, wanted)| {
-            digest::check(|| format!("the state of {service}"), stored, wanted)?;
-            row::from_json("a service's state", &text)
-        })
-        .collect()
+    let rows = rows.into_iter().map(|(service, text, stored, wanted)| {
+        let read = digest::check(|| format!("the state of {service}"), stored, wanted)
+            .and_then(|()| row::from_json("a service's state", &text));
+        (Value::Text(service), stored, read)
+    });
+    damaged::sift(damaged::STATES, rows)
 }
 
 /// Stores a state without a journal row of its own, as of journal row `sequence`.
@@ -236,9 +238,7 @@ impl Journal for StatePersistence {
         after: Sequence,
         limit: usize,
     ) -> Result<Vec<JournalEntry>, DatabaseError> {
-        self.inner
-            .readers
-            .read(move |connection| {
+        self.read_sound(move |connection| {
                 let rows = collect_with(
                     connection,
                     "SELECT sequence, at, service, incarnation, from_phase, to_phase, cause, reason, digest
@@ -252,7 +252,10 @@ impl Journal for StatePersistence {
                         Ok((numbers, row.get::<_, String>(2)?, phases, texts, row.get(8)?))
                     },
                 )?;
-                rows.into_iter().map(entry).collect()
+                let rows = rows.into_iter().map(|raw| {
+                    (Value::Integer(row::stored(raw.0.0)), raw.4, entry(raw))
+                });
+                damaged::sift(damaged::JOURNAL, rows)
             })
             .await
     }

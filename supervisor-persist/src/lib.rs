@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod checkpoint;
 mod clock;
+mod damaged;
 mod diff;
 mod digest;
 mod doctor;

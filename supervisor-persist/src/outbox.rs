@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension};
 use supervisor_core::Sequence;
 use supervisor_core::error::DatabaseError;
@@ -10,6 +11,7 @@ use supervisor_core::message::{DeadLetter, OutboxEntry};
 use supervisor_core::ports::{DedupStore, Outbox};
 use uuid::Uuid;
 
+use crate::damaged;
 use crate::digest::{self, Digest};
 use crate::journal::collect_with;
 use crate::store::Limits;
@@ -37,35 +39,34 @@ impl Outbox for StatePersistence {
         limit: usize,
     ) -> Result<Vec<OutboxEntry>, DatabaseError> {
         let channel = channel.to_owned();
-        self.inner
-            .readers
-            .read(move |connection| {
-                let rows = collect_with(
-                    connection,
-                    "SELECT sequence, id, expires_at, message, digest FROM outbox
+        self.read_sound(move |connection| {
+            let rows = collect_with(
+                connection,
+                "SELECT sequence, id, expires_at, message, digest FROM outbox
                      WHERE channel = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-                    (&channel, row::stored(after.get()), row::limit(limit)),
-                    |row| {
-                        let (id, message) = (row.get::<_, String>(1)?, row.get::<_, String>(3)?);
-                        let expires = row.get::<_, Option<i64>>(2)?;
-                        let wanted = outbox_digest(&id, &channel, expires, &message);
-                        let wanted = wanted.numbered(row.get(0)?);
-                        Ok((row::number(row, 0)?, expires, message, row.get(4)?, wanted))
-                    },
-                )?;
-                rows.into_iter()
-                    .map(|(sequence, expires, message, stored, wanted)| {
-                        digest::check(|| format!("message {sequence}"), stored, wanted)?;
-                        Ok(OutboxEntry {
-                            sequence: Sequence(sequence),
-                            channel: channel.clone(),
-                            message: row::from_json("a message", &message)?,
-                            expires_at: expires.map(row::time),
-                        })
-                    })
-                    .collect()
-            })
-            .await
+                (&channel, row::stored(after.get()), row::limit(limit)),
+                |row| {
+                    let (id, message) = (row.get::<_, String>(1)?, row.get::<_, String>(3)?);
+                    let expires = row.get::<_, Option<i64>>(2)?;
+                    let wanted = outbox_digest(&id, &channel, expires, &message);
+                    let wanted = wanted.numbered(row.get(0)?);
+                    Ok((row::number(row, 0)?, expires, message, row.get(4)?, wanted))
+                },
+            )?;
+            let rows = rows.into_iter().map(|(sequence, expires, message, stored, wanted)| {
+                let read = digest::check(|| format!("message {sequence}"), stored, wanted)
+                    .and_then(|()| row::from_json("a message", &message))
+                    .map(|message| OutboxEntry {
+                        sequence: Sequence(sequence),
+                        channel: channel.clone(),
+                        message,
+                        expires_at: expires.map(row::time),
+                    });
+                (Value::Integer(row::stored(sequence)), stored, read)
+            });
+            damaged::sift(damaged::OUTBOX, rows)
+        })
+        .await
     }
 
     async fn acknowledge(&self, ids: &[Uuid]) -> Result<(), DatabaseError> {

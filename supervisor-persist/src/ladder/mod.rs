@@ -207,7 +207,7 @@ impl StatePersistence {
     }
 
     /// Stores findings; those that are new get an audit row.
-    async fn remember(
+    pub(crate) async fn remember(
         &self,
         kind: NoteKind,
         found: Vec<RejectedRung>,
@@ -264,7 +264,7 @@ impl StatePersistence {
 }
 
 /// Says in the log what could not be stored about a recovery that went on all the same.
-fn unless_stored(done: Result<(), DatabaseError>) {
+pub(crate) fn unless_stored(done: Result<(), DatabaseError>) {
     if let Err(error) = done {
         tracing::warn!(error = %chain(&error), "a finding of the recovery could not be stored");
     }

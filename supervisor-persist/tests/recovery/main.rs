@@ -5,6 +5,7 @@
 mod backups;
 mod bad_input;
 mod common;
+mod damaged_rows;
 mod doctor;
 mod ladder;
 mod migrations;

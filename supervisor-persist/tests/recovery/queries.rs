@@ -18,10 +18,11 @@ use crate::common::{Place, transition};
 const LARGE: [&str; 6] = ["journal", "event", "audit", "outbox", "dead_letter", "dedupe"];
 
 /// What keeps each table small; a new table has to be put here with its bound.
-const BOUNDS: [(&str, &str); 14] = [
+const BOUNDS: [(&str, &str); 15] = [
     ("audit", "pruned under a seal on request"),
     ("audit_seal", "one row for each pruning on request"),
     ("checkpoint", "keep_checkpoints, and those put aside between them"),
+    ("damaged_row", "1000: the oldest go"),
     ("dead_letter", "10,000: the oldest go"),
     ("dedupe", "expiry: each new key removes up to four"),
     ("event", "keep_rows: the oldest go"),
