@@ -7,8 +7,8 @@ use supervisor_core::error::DatabaseError;
 use crate::folders::{parent, with_suffix};
 
 /// What lies beside a database, by its ending.
-pub(crate) const COMPANIONS: [&str; 6] =
-    ["", "-wal", "-shm", ".lock", ".audit-key", ".audit-anchor"];
+pub(crate) const COMPANIONS: [&str; 7] =
+    ["", "-wal", "-shm", ".lock", ".run", ".audit-key", ".audit-anchor"];
 
 /// Refuses a database that is a link or belongs to somebody else, or lies where anybody may exchange it; takes away
 /// what others may do with the files. Nothing is opened for writing before this.

@@ -4,6 +4,7 @@ mod climb;
 mod notes;
 mod opening;
 mod rebuild;
+mod runs;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -51,15 +52,18 @@ impl StatePersistence {
             let known = self.inner.opening.lock();
             known.unwrap_or_else(std::sync::PoisonError::into_inner).lost_tail.clone()
         };
-        if let Some(tail) = &lost {
+        if let Some(tail) = lost.as_ref().filter(|tail| tail.trail_is_cut()) {
             self.forget_anchor(tail).await?;
         }
         let settled = self.inner.writer.write("recovery notes", notes::settle).await?;
         let detail = match &lost {
-            Some(tail) => format!(
+            Some(tail) if tail.trail_is_cut() => format!(
                 "{settled} findings seen; the trail goes on from row {}, rows up to {} are lost",
                 tail.database, tail.anchored
             ),
+            Some(tail) => {
+                format!("{settled} findings seen; what {} runs stored last is lost", tail.runs)
+            }
             None => format!("{settled} findings seen"),
         };
         self.note_recovery(actor, "recovery", &detail).await?;
@@ -103,7 +107,8 @@ impl StatePersistence {
             let rebuilt = matches!(known.database, DatabaseOrigin::Rebuilt { .. });
             (known.lost_tail.clone(), rebuilt)
         };
-        match &tail {
+        let cut = tail.filter(LostTail::trail_is_cut);
+        match &cut {
             // The tail went with the database that was moved aside; the rows about it begin the new one.
             Some(tail) if rebuilt => self.forget_anchor(tail).await?,
             Some(tail) => {
@@ -113,7 +118,7 @@ impl StatePersistence {
             }
             None => {}
         }
-        if tail.is_some() && !rebuilt {
+        if cut.is_some() && !rebuilt {
             // Rows now would stand where the trail was cut and hide it; one is written when the loss is accepted.
             return Ok(());
         }

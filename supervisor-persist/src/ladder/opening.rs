@@ -11,6 +11,7 @@ use supervisor_core::error::{DatabaseError, MigrationError, chain};
 
 use super::notes;
 use super::rebuild::{self, Rebuilt};
+use super::runs;
 use super::types::{
     DatabaseOrigin, LostTail, MigrationDone, NoteKind, RecoveryNote, RecoveryReport, StructureCheck,
 };
@@ -271,7 +272,7 @@ fn settle(
         notes: Vec::new(),
     };
     let found = findings(&report, unclean_since, &mended);
-    let fresh = match write_down(&mut connection, request.at, found) {
+    let fresh = match write_down(&mut connection, &request.folders.database, request.at, found) {
         Ok(fresh) => {
             rebuild::done(request.folders)?;
             fresh
@@ -290,6 +291,7 @@ fn settle(
 /// Stores findings and marks the run as begun, and gives the findings that are new.
 fn write_down(
     connection: &mut Connection,
+    database: &Path,
     at: DateTime<Utc>,
     found: Vec<Finding>,
 ) -> Result<Vec<RecoveryNote>, DatabaseError> {
@@ -304,9 +306,14 @@ fn write_down(
             fresh.push(RecoveryNote { number: 0, at, kind, subject, reason, settled });
         }
     }
-    let begun = "INSERT OR REPLACE INTO store_run (id, opened_at, clean) VALUES (1, ?1, 0)";
-    transaction.execute(begun, [millis]).map_err(failed)?;
+    let run = "SELECT coalesce(max(run), 0) FROM store_run";
+    let run = transaction.query_row(run, [], |row| row::number(row, 0)).map_err(failed)?;
+    let run = run.max(runs::known(database)) + 1;
+    let begun =
+        "INSERT OR REPLACE INTO store_run (id, opened_at, clean, run) VALUES (1, ?1, 0, ?2)";
+    transaction.execute(begun, (millis, row::stored(run))).map_err(failed)?;
     transaction.commit().map_err(failed)?;
+    runs::begun(database, run)?;
     Ok(fresh)
 }
 
@@ -353,12 +360,20 @@ fn findings(
 
 /// Says in words what is lost.
 pub(super) fn tail_text(tail: &LostTail) -> String {
-    format!(
-        "it ends at audit row {}, but row {} was stored once; {} newer checkpoints are in files; backups that hold more: {}",
-        tail.database,
-        tail.anchored,
-        tail.newer_checkpoints,
-        if tail.backups.is_empty() { "none".to_owned() } else { tail.backups.join(", ") }
+    let mut text = String::new();
+    if tail.trail_is_cut() {
+        text = format!(
+            "it ends at audit row {}, but row {} was stored once; ",
+            tail.database, tail.anchored
+        );
+    }
+    if tail.runs > 0 {
+        text.push_str(&format!("it does not know the last {} runs; ", tail.runs));
+    }
+    let backups = if tail.backups.is_empty() { "none".to_owned() } else { tail.backups.join(", ") };
+    text + &format!(
+        "{} newer checkpoints are in files; backups that hold more: {backups}",
+        tail.newer_checkpoints
     )
 }
 
@@ -378,18 +393,22 @@ fn lost_tail(
             .map_err(|error| errors::sqlite("the newest rows", error))
     };
     let database = supervisor_core::Sequence(one("SELECT coalesce(max(sequence), 0) FROM audit")?);
+    let journal = supervisor_core::Sequence(one("SELECT coalesce(max(sequence), 0) FROM journal")?);
     let newest = one("SELECT coalesce(max(number), 0) FROM checkpoint")?;
     let copies = checkpoint::copies(request.checkpoint_dir);
     let newer_checkpoints = copies.into_iter().filter(|number| *number > newest).count() as u64;
-    if anchored <= database {
+    let run = one("SELECT coalesce(max(run), 0) FROM store_run")?;
+    let runs = runs::known(&request.folders.database).saturating_sub(run);
+    if anchored <= database && runs == 0 {
         return Ok(None);
     }
     let backups = backup::list(&request.folders.backups)
         .into_iter()
-        .filter(|found| found.health.is_sound() && found.content.audit > database)
+        .filter(|found| found.health.is_sound())
+        .filter(|found| found.content.audit > database || found.content.sequence > journal)
         .map(|found| found.name)
         .collect();
-    Ok(Some(LostTail { database, anchored, newer_checkpoints, backups }))
+    Ok(Some(LostTail { database, anchored, runs, newer_checkpoints, backups }))
 }
 
 /// Keeps what the anchor says, for it will be overwritten once the trail has grown past it.

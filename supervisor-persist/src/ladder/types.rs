@@ -77,10 +77,20 @@ pub struct LostTail {
     pub database: Sequence,
     /// The newest audit row that is known to have been there.
     pub anchored: Sequence,
+    /// Runs that are known to have been and that the database does not know.
+    pub runs: u64,
     /// Checkpoints that are newer than the database knows; they are used.
     pub newer_checkpoints: u64,
     /// Sound backups that hold more than the database, the newest first: what can be gone back to.
     pub backups: Vec<String>,
+}
+
+impl LostTail {
+    /// Tells whether the audit trail ends before its anchor.
+    #[must_use]
+    pub fn trail_is_cut(&self) -> bool {
+        self.anchored > self.database
+    }
 }
 
 /// A migration that was done.

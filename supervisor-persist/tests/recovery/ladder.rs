@@ -257,16 +257,16 @@ async fn scenario_08_a_database_without_its_log_is_a_lost_tail_until_somebody_ac
         add_audit_row(&store, &format!("row {n}")).await;
     }
     store.close().await.unwrap();
+    // The file as it is while everything newer is in the log.
+    let copy = place.path("copy.db");
+    fs::copy(place.database(), &copy).unwrap();
     let store = place.open().await;
     for n in 10..200 {
         add_audit_row(&store, &format!("row {n}")).await;
     }
     store.create_checkpoint(&services(&[state("a", 9)]), &Vec::new()).await.unwrap();
     let backup = store.create_backup(BackupReason::Requested).await.unwrap();
-    // Copied without its log, as a file manager would do it.
-    let copy = place.path("copy.db");
-    fs::copy(place.database(), &copy).unwrap();
-    drop(store);
+    store.close().await.unwrap();
     for part in ["supervisor.db-wal", "supervisor.db-shm"] {
         drop(fs::remove_file(place.path(part)));
     }
@@ -298,6 +298,53 @@ async fn scenario_08_a_database_without_its_log_is_a_lost_tail_until_somebody_ac
     // The other way out: back to the backup that holds more.
     let store = place.builder().go_back_to(backup.name.clone()).open().await.unwrap();
     assert!(crate::common::audit_rows(&store).await.len() >= 200);
+}
+
+#[tokio::test]
+async fn scenario_08_a_lost_log_is_noticed_when_nothing_was_audited_too() {
+    let place = Place::new();
+    let store = place.open().await;
+    record(&store, "a", 1).await;
+    store.close().await.unwrap();
+    // The file as it is while everything newer is in the log.
+    let file_alone = fs::read(place.database()).unwrap();
+    let store = place.open().await;
+    record(&store, "a", 2).await;
+    record(&store, "a", 3).await;
+    store.close().await.unwrap();
+    for part in ["supervisor.db-wal", "supervisor.db-shm"] {
+        drop(fs::remove_file(place.path(part)));
+    }
+    fs::write(place.database(), file_alone).unwrap();
+    let store = place.open().await;
+    let report = store.recovery_report().await.unwrap();
+    assert_eq!(report.lost_tail.as_ref().map(|tail| tail.runs), Some(1));
+    assert!(report.needs_attention());
+    assert_eq!(StateStore::load(&store).await.unwrap(), [state("a", 1)]);
+    store.close().await.unwrap();
+    let store = place.open().await;
+    assert!(store.recovery_report().await.unwrap().needs_attention(), "until somebody has seen it");
+    store.settle_recovery(Actor::Operator).await.unwrap();
+    store.close().await.unwrap();
+    assert!(!place.open().await.recovery_report().await.unwrap().needs_attention());
+}
+
+#[tokio::test]
+async fn starts_that_end_in_whatever_way_are_no_lost_tail() {
+    let place = Place::new();
+    for round in 0..4 {
+        let store = place.open().await;
+        assert_eq!(store.recovery_report().await.unwrap().lost_tail, None, "round {round}");
+        record(&store, "a", round + 1).await;
+        if round % 2 == 0 {
+            store.close().await.unwrap();
+        }
+    }
+    fs::remove_file(place.path("supervisor.db.run")).unwrap();
+    assert_eq!(place.open().await.recovery_report().await.unwrap().lost_tail, None);
+    let damaged = fs::read_to_string(place.path("supervisor.db.run")).unwrap();
+    fs::write(place.path("supervisor.db.run"), damaged.replace("\"run\":", "\"run\":9")).unwrap();
+    assert_eq!(place.open().await.recovery_report().await.unwrap().lost_tail, None);
 }
 
 #[tokio::test]
@@ -453,7 +500,8 @@ async fn checking_the_whole_structure_finds_damage_and_the_next_start_repairs_it
     wreck(&place);
     let damaged = store.check_structure().await;
     assert!(matches!(damaged, Err(DatabaseError::Corrupt { .. })), "{damaged:?}");
-    drop(store);
+    // What closing says of a wrecked database does not matter here; that it is closed does.
+    drop(store.close().await);
     let store = place.open().await;
     let report = store.recovery_report().await.unwrap();
     assert_eq!(rebuilt(&report.database).0, Some(backup.name.as_str()));
