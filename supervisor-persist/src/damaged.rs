@@ -23,6 +23,7 @@ pub(crate) const STATES: Table = Table { name: "service_state", key: "service" }
 pub(crate) const JOURNAL: Table = Table { name: "journal", key: "sequence" };
 pub(crate) const EVENTS: Table = Table { name: "event", key: "sequence" };
 pub(crate) const OUTBOX: Table = Table { name: "outbox", key: "sequence" };
+pub(crate) const DEAD_LETTERS: Table = Table { name: "dead_letter", key: "id" };
 
 /// One row that does not fit.
 #[derive(Debug, Clone)]

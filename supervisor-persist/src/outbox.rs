@@ -110,19 +110,20 @@ impl Outbox for StatePersistence {
         channel: Option<String>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, DatabaseError> {
-        self.inner
-            .readers
-            .read(move |connection| {
-                let letters = collect_with(
-                    connection,
-                    "SELECT id, channel, letter, digest FROM dead_letter
-                     WHERE ?1 IS NULL OR channel = ?1 ORDER BY number DESC LIMIT ?2",
-                    (channel, row::limit(limit)),
-                    letter_row,
-                )?;
-                letters.into_iter().map(checked_letter).collect()
-            })
-            .await
+        self.read_sound(move |connection| {
+            let letters = collect_with(
+                connection,
+                "SELECT id, channel, letter, digest FROM dead_letter
+                 WHERE ?1 IS NULL OR channel = ?1 ORDER BY number DESC LIMIT ?2",
+                (channel, row::limit(limit)),
+                letter_row,
+            )?;
+            let letters = letters
+                .into_iter()
+                .map(|letter| (Value::Text(letter.0.clone()), letter.2, checked_letter(letter)));
+            damaged::sift(damaged::DEAD_LETTERS, letters)
+        })
+        .await
     }
 
     async fn requeue(&self, ids: &[Uuid]) -> Result<u64, DatabaseError> {

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use supervisor_core::Sequence;
 use supervisor_core::event::{EVENT_VERSION, EventKind, SupervisorEvent};
-use supervisor_core::message::{IpcMessage, OutboxEntry};
+use supervisor_core::message::{DeadLetter, IpcMessage, OutboxEntry};
 use supervisor_core::ports::{EventStore, Journal, Outbox, StateStore};
 use supervisor_persist::{NoteKind, StatePersistence};
 use uuid::Uuid;
@@ -38,17 +38,26 @@ async fn filled(place: &Place) {
         record(&store, name, n).await;
         EventStore::append(&store, vec![event(n)]).await.unwrap();
         store.enqueue(entry(n.into())).await.unwrap();
+        let letter = DeadLetter {
+            channel: "c".into(),
+            message: entry(u128::from(n) + 100).message,
+            at: DateTime::UNIX_EPOCH,
+            cause: "poison".into(),
+            generations: Vec::new(),
+        };
+        store.bury(letter).await.unwrap();
     }
     store.close().await.unwrap();
 }
 
 /// How many of everything can be read.
-async fn counts(store: &StatePersistence) -> [usize; 4] {
+async fn counts(store: &StatePersistence) -> [usize; 5] {
     [
         StateStore::load(store).await.unwrap().len(),
         Journal::read(store, Sequence::ZERO, 10).await.unwrap().len(),
         EventStore::read(store, Sequence::ZERO, 10).await.unwrap().len(),
         store.pending("c", Sequence::ZERO, 10).await.unwrap().len(),
+        store.dead_letters(None, 10).await.unwrap().len(),
     ]
 }
 
@@ -73,13 +82,18 @@ async fn a_damaged_row_of_any_table_is_moved_away_and_the_others_are_read() {
             "outbox 2",
             3,
         ),
+        (
+            "UPDATE dead_letter SET letter = replace(letter, 'poison', 'poisoo') WHERE number = 2",
+            "dead_letter 00000000-0000-0000-0000-000000000066",
+            4,
+        ),
     ];
     for (damage, subject, place_of) in cases {
         let place = Place::new();
         filled(&place).await;
         tamper(&place.database(), damage);
         let store = place.open().await;
-        let mut expected = [3; 4];
+        let mut expected = [3; 5];
         expected[place_of] = 2;
         for _ in 0..2 {
             assert_eq!(counts(&store).await, expected, "{damage}");

@@ -8,6 +8,7 @@ mod common;
 mod damaged_rows;
 mod doctor;
 mod ladder;
+mod lost_tail;
 mod migrations;
 mod paths;
 mod queries;
