@@ -6,14 +6,17 @@ use std::process::Command;
 use chrono::{DateTime, Utc};
 use refinery::{Migration, Runner};
 use rusqlite::hooks::Action;
+use supervisor_core::ServiceId;
 use supervisor_core::error::{DatabaseError, MigrationError};
+use supervisor_core::ports::StateStore;
+use supervisor_core::state::ServiceState;
 use tempfile::TempDir;
 
 use super::opening::{Opened, Request, open_with};
 use super::types::DatabaseOrigin;
 use crate::backup::{self, BackupReason};
 use crate::folders::Folders;
-use crate::{open, schema};
+use crate::{StatePersistence, open, schema};
 
 /// Tells a child of the kill test where to work and at which row to die.
 const DIE_IN: &str = "SUPERVISOR_PERSIST_TEST_DIE_IN";
@@ -37,9 +40,12 @@ fn old(version: i32) -> TempDir {
     let known: Vec<_> = schema::runner().get_migrations().clone();
     let known: Vec<_> = known.into_iter().filter(|one| one.version() <= version).collect();
     schema::migrate_with(&mut connection, 0, Runner::new(&known)).unwrap();
+    let id = ServiceId::new("a").unwrap();
+    let state = serde_json::to_string(&ServiceState::registered(id, noon())).unwrap();
     connection
-        .execute_batch(
-            "INSERT INTO service_state (service, incarnation, sequence, state) VALUES ('a', 1, 1, '{}')",
+        .execute(
+            "INSERT INTO service_state (service, incarnation, sequence, state) VALUES ('a', 0, 1, ?1)",
+            [state],
         )
         .unwrap();
     dir
@@ -238,4 +244,26 @@ fn a_kill_between_the_migrations_and_the_version_in_the_header_is_noticed_and_me
     drop(opened);
     assert_eq!(look(&database, "recovery").0, schema::supported());
     assert_eq!(backup::list(&folders(dir.path()).backups).len(), 1, "no backup before nothing");
+}
+
+#[tokio::test]
+async fn a_backup_from_before_a_migration_is_brought_up_to_date_as_a_copy_and_restored() {
+    let dir = old(4);
+    let store = StatePersistence::new(folders(dir.path()).database, dir.path().join("c"));
+    let store = store.await.unwrap();
+    let done = store.recovery_report().await.unwrap().migrated.unwrap();
+    let known = StateStore::load(&store).await.unwrap();
+    assert_eq!(known.len(), 1);
+    StateStore::remove(&store, &known[0].id).await.unwrap();
+    let file = folders(dir.path()).backups.join(format!("{}.db", done.backup));
+    let before = std::fs::read(&file).unwrap();
+    store.restore_backup(&done.backup).await.unwrap();
+    assert_eq!(StateStore::load(&store).await.unwrap(), known);
+    assert_eq!(std::fs::read(&file).unwrap(), before, "the backup itself stays as it was");
+    store.close().await.unwrap();
+    // Whole, in the place of the database, it is migrated like any other.
+    let store = StatePersistence::builder(folders(dir.path()).database, dir.path().join("c"));
+    let store = store.go_back_to(done.backup).open().await.unwrap();
+    assert_eq!(store.recovery_report().await.unwrap().migrated.unwrap().from, 4);
+    assert_eq!(StateStore::load(&store).await.unwrap(), known);
 }
