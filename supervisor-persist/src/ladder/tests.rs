@@ -12,8 +12,8 @@ use supervisor_core::ports::StateStore;
 use supervisor_core::state::ServiceState;
 use tempfile::TempDir;
 
-use super::opening::{Opened, Request, open_with};
-use super::types::DatabaseOrigin;
+use super::opening::{Opened, Request, check_structure, open_with};
+use super::types::{DatabaseOrigin, StructureCheck};
 use crate::backup::{self, BackupReason};
 use crate::folders::Folders;
 use crate::{StatePersistence, open, schema};
@@ -266,4 +266,22 @@ async fn a_backup_from_before_a_migration_is_brought_up_to_date_as_a_copy_and_re
     let store = store.go_back_to(done.backup).open().await.unwrap();
     assert_eq!(store.recovery_report().await.unwrap().migrated.unwrap().from, 4);
     assert_eq!(StateStore::load(&store).await.unwrap(), known);
+}
+
+#[test]
+fn the_look_at_the_structure_ends_when_its_time_is_over_and_says_that_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut connection = rusqlite::Connection::open(dir.path().join("large.db")).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE t (x);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+             INSERT INTO t SELECT hex(randomblob(250)) FROM n;",
+        )
+        .unwrap();
+    for thorough in [true, false] {
+        let mut look = |cap| check_structure(&mut connection, thorough, cap).unwrap();
+        assert_eq!(look(Some(std::time::Duration::ZERO)), StructureCheck::Partial);
+        assert_eq!(look(None), StructureCheck::Complete, "the cap is taken away again");
+    }
 }
