@@ -18,6 +18,9 @@ const SYNC_FAILURES: [i32; 3] = [
 /// Sorts an SQLite error about `subject`.
 pub(crate) fn sqlite(subject: &str, error: rusqlite::Error) -> DatabaseError {
     let subject = subject.to_owned();
+    if unreadable_value(&error) {
+        return DatabaseError::Corrupt { subject, reason: error.to_string() };
+    }
     let rusqlite::Error::SqliteFailure(failure, _) = &error else {
         return DatabaseError::Storage {
             action: format!("storing or reading {subject}"),
@@ -60,6 +63,17 @@ pub(crate) fn fault(error: &DatabaseError) -> Option<Fault> {
     let broken =
         matches!(code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory);
     broken.then_some(Fault::Broken)
+}
+
+/// Tells whether a value is not of the kind that was written: asking again does not change it.
+fn unreadable_value(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
+            | rusqlite::Error::InvalidColumnType(..)
+    )
 }
 
 /// Sorts a file system error about `path`.

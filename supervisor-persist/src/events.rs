@@ -61,9 +61,9 @@ impl EventStore for StatePersistence {
                     "SELECT sequence, at, body, digest FROM event WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
                     (row::stored(after.get()), row::limit(limit)),
                     |row| {
-                        let (sequence, body) = (row.get::<_, i64>(0)?, row.get::<_, String>(2)?);
-                        let wanted = event_digest(sequence, row.get(1)?, &body);
-                        Ok((sequence, body, row.get::<_, Option<i64>>(3)?, wanted))
+                        let (sequence, body) = (row::int(row, 0)?, row::text(row, 2)?);
+                        let wanted = event_digest(sequence, row::int(row, 1)?, &body);
+                        Ok((sequence, body, row::maybe_int(row, 3)?, wanted))
                     },
                 )?;
                 let rows = rows.into_iter().map(|(sequence, body, stored, wanted)| {

@@ -74,10 +74,10 @@ pub(crate) fn states(connection: &Connection) -> Result<Sifted<ServiceState>, Da
         connection,
         "SELECT service, incarnation, sequence, state, digest FROM service_state ORDER BY service",
         |row| {
-            let (service, text) = (row.get::<_, String>(0)?, row.get::<_, String>(3)?);
-            let wanted = state_digest(&service, row.get(1)?, &text);
-            let wanted = digest::with_number(wanted, row.get(2)?);
-            Ok((service, text, row.get::<_, Option<i64>>(4)?, wanted))
+            let (service, text) = (row::text(row, 0)?, row::text(row, 3)?);
+            let wanted = state_digest(&service, row::int(row, 1)?, &text);
+            let wanted = digest::with_number(wanted, row::int(row, 2)?);
+            Ok((service, text, row::maybe_int(row, 4)?, wanted))
         },
     )?;
     let rows = rows.into_iter().map(|(service, text, stored, wanted)| {
@@ -245,11 +245,11 @@ impl Journal for StatePersistence {
                      FROM journal WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
                     (row::stored(after.get()), row::limit(limit)),
                     |row| {
-                        let phases = (row.get::<_, String>(4)?, row.get::<_, String>(5)?);
-                        let texts = (row.get::<_, String>(6)?, row.get::<_, String>(7)?);
+                        let phases = (row::text(row, 4)?, row::text(row, 5)?);
+                        let texts = (row::text(row, 6)?, row::text(row, 7)?);
                         let numbers =
-                            (row::number(row, 0)?, row.get::<_, i64>(1)?, row::number(row, 3)?);
-                        Ok((numbers, row.get::<_, String>(2)?, phases, texts, row.get(8)?))
+                            (row::number(row, 0)?, row::int(row, 1)?, u64::try_from(row::int(row, 3)?).unwrap_or(u64::MAX));
+                        Ok((numbers, row::text(row, 2)?, phases, texts, row::maybe_int(row, 8)?))
                     },
                 )?;
                 let rows = rows.into_iter().map(|raw| {

@@ -46,11 +46,11 @@ impl Outbox for StatePersistence {
                      WHERE channel = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
                 (&channel, row::stored(after.get()), row::limit(limit)),
                 |row| {
-                    let (id, message) = (row.get::<_, String>(1)?, row.get::<_, String>(3)?);
-                    let expires = row.get::<_, Option<i64>>(2)?;
+                    let (id, message) = (row::text(row, 1)?, row::text(row, 3)?);
+                    let expires = row::maybe_int(row, 2)?;
                     let wanted = outbox_digest(&id, &channel, expires, &message);
-                    let wanted = wanted.numbered(row.get(0)?);
-                    Ok((row::number(row, 0)?, expires, message, row.get(4)?, wanted))
+                    let wanted = wanted.numbered(row::int(row, 0)?);
+                    Ok((row::number(row, 0)?, expires, message, row::maybe_int(row, 4)?, wanted))
                 },
             )?;
             let rows = rows.into_iter().map(|(sequence, expires, message, stored, wanted)| {
@@ -219,9 +219,9 @@ fn letter_digest(id: &str, channel: &str, letter: &str) -> i64 {
 type LetterRow = (String, String, Option<i64>, i64);
 
 fn letter_row(row: &rusqlite::Row<'_>) -> Result<LetterRow, rusqlite::Error> {
-    let (id, channel, letter): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (id, channel, letter) = (row::text(row, 0)?, row::text(row, 1)?, row::text(row, 2)?);
     let wanted = letter_digest(&id, &channel, &letter);
-    Ok((id, letter, row.get(3)?, wanted))
+    Ok((id, letter, row::maybe_int(row, 3)?, wanted))
 }
 
 fn checked_letter((id, letter, stored, wanted): LetterRow) -> Result<DeadLetter, DatabaseError> {

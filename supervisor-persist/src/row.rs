@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use rusqlite::Row;
+use rusqlite::types::ValueRef;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use supervisor_core::error::DatabaseError;
@@ -49,6 +50,31 @@ pub(crate) fn number(row: &Row<'_>, at: usize) -> Result<u64, rusqlite::Error> {
 /// Writes a number; one beyond SQLite's range stays at its top, which nothing reaches by counting.
 pub(crate) fn stored(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Reads text whatever became of it: bytes that are none any more become marks, which no digest fits.
+pub(crate) fn text(row: &Row<'_>, at: usize) -> Result<String, rusqlite::Error> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            String::from_utf8_lossy(bytes).into_owned()
+        }
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Null | ValueRef::Real(_) => String::new(),
+    })
+}
+
+/// Reads a number whatever became of it: what is none any more is one that no digest fits.
+pub(crate) fn int(row: &Row<'_>, at: usize) -> Result<i64, rusqlite::Error> {
+    Ok(maybe_int(row, at)?.unwrap_or(i64::MIN))
+}
+
+/// As [`int`], of a column that may be empty.
+pub(crate) fn maybe_int(row: &Row<'_>, at: usize) -> Result<Option<i64>, rusqlite::Error> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number),
+        _ => Some(i64::MIN),
+    })
 }
 
 /// Reads a time.

@@ -82,6 +82,15 @@ async fn a_damaged_row_of_any_table_is_moved_away_and_the_others_are_read() {
             "outbox 2",
             3,
         ),
+        // Bytes that are no text any more, as one flipped bit makes them.
+        (
+            "UPDATE service_state SET state = CAST(x'7bff7d' AS TEXT) WHERE service = 'b'",
+            "service_state b",
+            0,
+        ),
+        ("UPDATE journal SET reason = CAST(x'ff' AS TEXT) WHERE sequence = 2", "journal 2", 1),
+        ("UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE sequence = 2", "event 2", 2),
+        ("UPDATE outbox SET message = CAST(x'ff' AS TEXT) WHERE sequence = 2", "outbox 2", 3),
         (
             "UPDATE dead_letter SET letter = replace(letter, 'poison', 'poisoo') WHERE number = 2",
             "dead_letter 00000000-0000-0000-0000-000000000066",

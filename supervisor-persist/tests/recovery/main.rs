@@ -4,6 +4,7 @@
 
 mod backups;
 mod bad_input;
+mod bit_flips;
 mod common;
 mod damaged_rows;
 mod doctor;
