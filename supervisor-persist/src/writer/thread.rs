@@ -120,13 +120,13 @@ impl Thread {
     fn take(&self) -> super::queue::Taken {
         let now = self.now();
         if let Some(due) = self.machine.due(now) {
-            let wait = Some(due.saturating_sub(now));
+            let wait = due.saturating_sub(now);
             let room = match self.machine.admission(now) {
                 Admission::Hold => QUEUE_MAX.saturating_sub(self.held.len()),
                 _ => GROUP_MAX,
             };
             // Without room they wait in the queue, and their callers for a place in it.
-            let full = (room == 0).then(|| (usize::MAX, wait.unwrap_or_default()));
+            let full = (room == 0).then_some((usize::MAX, wait));
             return self.queue.take(
                 room,
                 if room == 0 { Some(Duration::ZERO) } else { wait },
