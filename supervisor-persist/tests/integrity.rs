@@ -219,9 +219,10 @@ fn integrity(database: &Path) -> bool {
 async fn noticed_or_harmless(dir: &Path, truth: &str) -> Result<(), String> {
     let structure = integrity(&dir.join("s.db"));
     let Ok(store) = open(dir).await else { return Ok(()) };
-    let attention = store.recovery_report().await.map_or(true, |report| report.needs_attention());
     let trail = AuditLog::verify(&store).await.is_ok_and(|verified| verified.intact);
     let found = content(&store).await;
+    // Asked last: a damaged row is noted when it is read.
+    let attention = store.recovery_report().await.map_or(true, |report| report.needs_attention());
     drop(store.close().await);
     match found {
         Err(_) => Ok(()),

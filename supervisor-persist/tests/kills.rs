@@ -125,8 +125,8 @@ fn one_life(role: &str, dir: &Path, life: Duration, said: &mut Said) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = lines.by_ref().map_while(Result::ok).any(|line| line.ends_with("ready"));
     let killer = std::thread::spawn(move || {
-        // poll: the moment of the kill, at most 60 ms away.
-        std::thread::sleep(life);
+        // The moment of the kill; waking too early is a moment as good as any.
+        std::thread::park_timeout(life);
         child.kill().unwrap();
         child.wait().unwrap()
     });

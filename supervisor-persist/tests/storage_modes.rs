@@ -30,7 +30,8 @@ fn builder(dir: &std::path::Path) -> StatePersistenceBuilder {
 async fn in_mode(store: &StatePersistence, wanted: StorageMode) {
     let mut status = store.watch_storage();
     let waited = tokio::time::timeout(PATIENCE, status.wait_for(|status| status.mode == wanted));
-    waited.await.unwrap_or_else(|_| panic!("not {wanted} but {:?}", store.mode())).unwrap();
+    let reached = waited.await;
+    assert!(reached.is_ok(), "not {wanted} but {:?}", store.mode());
 }
 
 async fn rows(store: &StatePersistence) -> usize {
@@ -199,7 +200,6 @@ mod full_disk {
     }
 
     #[tokio::test]
-    #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
     async fn scenario_09_a_full_disk_refuses_writes_answers_reads_and_recovers_without_a_restart() {
         let Some(small) = Small::mount(1 << 20) else {
             eprintln!("LEFT OUT: mounting a file system of 1 MB is not permitted here");
@@ -236,7 +236,6 @@ mod full_disk {
     }
 
     #[tokio::test]
-    #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
     async fn a_store_opened_on_a_disk_without_room_for_the_reserve_says_so_and_reads() {
         let Some(small) = Small::mount(1 << 20) else {
             eprintln!("LEFT OUT: mounting a file system of 1 MB is not permitted here");

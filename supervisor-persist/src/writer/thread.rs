@@ -129,7 +129,7 @@ impl Thread {
             let full = (room == 0).then_some((usize::MAX, wait));
             return self.queue.take(
                 room,
-                if room == 0 { Some(Duration::ZERO) } else { wait },
+                Some(if room == 0 { Duration::ZERO } else { wait }),
                 full,
             );
         }
