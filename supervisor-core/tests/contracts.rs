@@ -3,13 +3,21 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::DateTime;
 
 use supervisor_core::Sequence;
 use supervisor_core::checkpoint::CheckpointContent;
 use supervisor_core::config::ServiceSpec;
+use supervisor_core::error::IpcError;
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
-use supervisor_core::ports::{AuditLog, CheckpointStore};
-use supervisor_core::testing::{MemoryStore, ScriptedSpawner, process_contract, store_contract};
+use supervisor_core::ports::{AuditLog, CheckpointStore, OwnedSyncSession, StateSynchronizer};
+use supervisor_core::testing::{
+    ManualClock, MemoryStore, ScriptedSpawner, SeededEntropy, process_contract, store_contract,
+    sync_contract, time_contract,
+};
 
 /// Runs a future that never has to wait: the fakes answer at once.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
@@ -26,6 +34,8 @@ fn the_memory_store_keeps_every_promise_of_a_store() {
     at_once(store_contract::events(&MemoryStore::new()));
     at_once(store_contract::audit(&MemoryStore::new()));
     at_once(store_contract::checkpoints(&MemoryStore::new()));
+    at_once(store_contract::outbox(&MemoryStore::new()));
+    at_once(store_contract::dedup(&MemoryStore::new()));
 }
 
 #[test]
@@ -59,4 +69,37 @@ fn the_scripted_spawner_keeps_every_promise_of_a_spawner() {
         ServiceSpec::new("svc", "missing").unwrap(),
     ));
     assert_eq!(spawner.started().len(), 2);
+}
+
+#[test]
+fn time_and_randomness_for_tests_keep_the_promises_of_the_real_ones() {
+    let clock = ManualClock::new(DateTime::UNIX_EPOCH);
+    time_contract::clock(&clock, || clock.advance(Duration::from_nanos(1)));
+    time_contract::entropy(&SeededEntropy::new(7), &SeededEntropy::new(7), true);
+    time_contract::entropy(&SeededEntropy::new(7), &SeededEntropy::new(8), false);
+}
+
+/// Greets, and tells its peer one thing.
+#[derive(Debug)]
+struct Greets;
+
+#[async_trait]
+impl StateSynchronizer for Greets {
+    async fn synchronize(&self, session: &mut OwnedSyncSession) -> Result<(), IpcError> {
+        session.send(b"hello".to_vec()).await?;
+        session.receive().await?;
+        session.send(b"state".to_vec()).await
+    }
+}
+
+#[test]
+fn the_scripted_session_answers_as_its_peer_does_and_ends_when_it_owes_nothing() {
+    at_once(sync_contract::synchronizer(&Greets, || {
+        |frame: &[u8]| if frame == b"hello" { vec![b"welcome".to_vec()] } else { Vec::new() }
+    }));
+    let mut mute =
+        sync_contract::ScriptedSession::new(supervisor_core::Generation(1), |_: &[u8]| Vec::new());
+    let lost = at_once(Greets.synchronize(&mut mute)).unwrap_err();
+    assert!(matches!(lost, IpcError::Lost { was_written: true, .. }), "{lost}");
+    assert_eq!(mute.sent(), [b"hello"]);
 }

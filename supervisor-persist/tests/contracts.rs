@@ -34,3 +34,13 @@ async fn the_store_keeps_the_promises_about_checkpoints() {
     let (_directory, store) = fresh().await;
     store_contract::checkpoints(&store).await;
 }
+
+#[tokio::test]
+async fn the_store_keeps_the_promises_about_the_outbox() {
+    store_contract::outbox(&fresh().await.1).await;
+}
+
+#[tokio::test]
+async fn the_store_keeps_the_promises_about_repetitions() {
+    store_contract::dedup(&fresh().await.1).await;
+}

@@ -1,9 +1,16 @@
 //! Core's contract suite on real processes.
 
 #![cfg(unix)]
-use supervisor_core::config::ServiceSpec;
-use supervisor_core::testing::process_contract;
-use supervisor_process::SystemSpawner;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec, ServiceSpec};
+use supervisor_core::ports::ProbeRequest;
+use supervisor_core::testing::{probe_contract, process_contract, time_contract};
+use supervisor_core::{Incarnation, ProcessIdentity};
+use supervisor_process::{SystemClock, SystemEntropy, SystemProbes, SystemSpawner};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn the_systems_spawner_keeps_every_promise_of_a_spawner() {
@@ -14,4 +21,71 @@ async fn the_systems_spawner_keeps_every_promise_of_a_spawner() {
         ServiceSpec { args: vec!["600".into()], ..ServiceSpec::new("svc", "sleep").unwrap() };
     let missing = ServiceSpec::new("svc", "no-such-program-anywhere").unwrap();
     process_contract::spawner(&spawner, lasting, missing).await;
+}
+
+fn probe(kind: ProbeKind) -> ProbeSpec {
+    ProbeSpec::new(ProbeRole::Readiness, kind)
+}
+
+fn asking(probe: ProbeSpec) -> ProbeRequest {
+    let spec = ServiceSpec::new("svc", "sleep").unwrap();
+    ProbeRequest {
+        service: spec.service_id().unwrap(),
+        incarnation: Incarnation(1),
+        identity: ProcessIdentity { pid: 1, start_time: 0, boot_id: String::new() },
+        spec: Arc::new(spec),
+        probe,
+        timeout: Duration::from_millis(300),
+    }
+}
+
+#[tokio::test]
+async fn http_probes_keep_every_promise_of_a_probe() {
+    let (good, mute) = (
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let url = |of: &TcpListener| format!("http://{}/health", of.local_addr().unwrap());
+    let of = |target: String| asking(ProbeSpec { target: Some(target), ..probe(ProbeKind::Http) });
+    let (passes, hangs) = (of(url(&good)), of(url(&mute)));
+    let refused = {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        of(url(&gone))
+    };
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = good.accept().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            // The probe may have seen enough already.
+            drop(stream.write_all(answer).await);
+        }
+    });
+    let began = Instant::now();
+    let elapsed = || began.elapsed();
+    probe_contract::probes(&SystemProbes::new(), passes, refused, hangs, elapsed).await;
+    server.abort();
+}
+
+#[tokio::test]
+async fn exec_probes_keep_every_promise_of_a_probe() {
+    let of = |command: &[&str]| {
+        let words = command.iter().map(|&word| word.to_owned()).collect();
+        asking(ProbeSpec { command: words, ..probe(ProbeKind::Exec) })
+    };
+    let began = Instant::now();
+    let probes = SystemProbes::new();
+    let (passes, fails) = (of(&["true"]), of(&["sh", "-c", "echo no; exit 3"]));
+    let hangs = of(&["sleep", "613"]);
+    probe_contract::probes(&probes, passes, fails, hangs, || began.elapsed()).await;
+}
+
+#[test]
+fn the_systems_clock_and_randomness_keep_their_promises() {
+    time_contract::clock(&SystemClock::new(), || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+    });
+    time_contract::entropy(&SystemEntropy, &SystemEntropy, false);
 }

@@ -24,7 +24,7 @@ pub enum OverflowPolicy {
     DropNewest,
     /// Makes the sender wait, for at most [`RecoveryConfig::block_timeout`].
     Block,
-    /// Moves it to the durable outbox, if the channel has one, else refuses it.
+    /// Moves it to the durable outbox, if there is one and the message may be repeated, else refuses it.
     Spill,
 }
 

@@ -112,6 +112,15 @@ pub enum IpcError {
         /// The channel.
         channel: String,
     },
+    /// A durable message could not be stored, so it was not accepted.
+    #[error("channel {channel:?}: the message could not be stored")]
+    Outbox {
+        /// The channel.
+        channel: String,
+        /// What the database said; its class says whether a retry may help. The same id again is the same message.
+        #[source]
+        source: super::DatabaseError,
+    },
     /// The configuration of the channel was refused.
     #[error("channel configuration refused")]
     Config(#[from] super::ConfigError),
@@ -132,6 +141,7 @@ impl Classified for IpcError {
             Self::Synchronize { .. } => "ipc_synchronize",
             Self::CircuitOpen { .. } => "ipc_circuit_open",
             Self::Closed { .. } => "ipc_closed",
+            Self::Outbox { .. } => "ipc_outbox",
             Self::Config(error) => error.code(),
         }
     }
@@ -139,6 +149,7 @@ impl Classified for IpcError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Connect { class, .. } => *class,
+            Self::Outbox { source, .. } => source.class(),
             Self::Lost { .. }
             | Self::BufferFull { .. }
             | Self::Protocol { .. }

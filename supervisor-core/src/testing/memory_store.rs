@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -14,7 +15,10 @@ use crate::checkpoint::{
 use crate::error::DatabaseError;
 use crate::event::SupervisorEvent;
 use crate::journal::{AuditEntry, AuditRecord, AuditVerification, JournalEntry, Transition};
-use crate::ports::{AuditLog, CheckpointStore, EventStore, Journal, StateStore};
+use crate::message::{DeadLetter, OutboxEntry};
+use crate::ports::{
+    AuditLog, CheckpointStore, DedupStore, EventStore, Journal, Outbox, StateStore,
+};
 use crate::state::ServiceState;
 use crate::{CheckpointId, Sequence, ServiceId};
 
@@ -33,6 +37,25 @@ struct Kept {
     events: BTreeMap<u64, SupervisorEvent>,
     audit: Vec<AuditEntry>,
     checkpoints: Vec<(Checkpoint, Option<String>)>,
+    outbox: BTreeMap<u64, OutboxEntry>,
+    outbox_last: u64,
+    dead: Vec<DeadLetter>,
+    sights: BTreeMap<String, Vec<u8>>,
+}
+
+/// Rows the outbox holds; small, so that a test reaches the bound.
+const OUTBOX_MAX: usize = 10_000;
+
+impl Kept {
+    fn enqueue(&mut self, mut entry: OutboxEntry) -> Sequence {
+        if let Some(known) = self.outbox.values().find(|row| row.message.id == entry.message.id) {
+            return known.sequence;
+        }
+        self.outbox_last += 1;
+        entry.sequence = Sequence(self.outbox_last);
+        self.outbox.insert(self.outbox_last, entry);
+        Sequence(self.outbox_last)
+    }
 }
 
 impl MemoryStore {
@@ -303,5 +326,96 @@ impl CheckpointStore for MemoryStore {
         let (checkpoint, damage) =
             found.ok_or_else(|| DatabaseError::NotFound { subject: format!("checkpoint {id}") })?;
         Ok(summary(checkpoint, damage.as_ref(), true))
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
+    async fn enqueue(&self, entry: OutboxEntry) -> Result<Sequence, DatabaseError> {
+        let mut kept = self.lock();
+        if kept.outbox.len() >= OUTBOX_MAX {
+            let (subject, reason) = ("a message".to_owned(), "the outbox is full".to_owned());
+            return Err(DatabaseError::Busy { subject, reason });
+        }
+        Ok(kept.enqueue(entry))
+    }
+
+    async fn pending(
+        &self,
+        channel: &str,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, DatabaseError> {
+        let limit = checked(limit)?;
+        let kept = self.lock();
+        let rows = kept.outbox.range(after.get() + 1..).map(|(_, row)| row);
+        Ok(rows.filter(|row| row.channel == channel).take(limit).cloned().collect())
+    }
+
+    async fn acknowledge(&self, ids: &[Uuid]) -> Result<(), DatabaseError> {
+        self.lock().outbox.retain(|_, row| !ids.contains(&row.message.id));
+        Ok(())
+    }
+
+    async fn bury(&self, letter: DeadLetter) -> Result<(), DatabaseError> {
+        let mut kept = self.lock();
+        kept.outbox.retain(|_, row| row.message.id != letter.message.id);
+        kept.dead.retain(|known| known.message.id != letter.message.id);
+        kept.dead.push(letter);
+        Ok(())
+    }
+
+    async fn dead_letters(
+        &self,
+        channel: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, DatabaseError> {
+        let limit = checked(limit)?;
+        let kept = self.lock();
+        let of = |letter: &&DeadLetter| channel.as_ref().is_none_or(|of| *of == letter.channel);
+        Ok(kept.dead.iter().rev().filter(of).take(limit).cloned().collect())
+    }
+
+    async fn requeue(&self, ids: &[Uuid]) -> Result<u64, DatabaseError> {
+        let mut kept = self.lock();
+        let (back, stay): (Vec<_>, _) = std::mem::take(&mut kept.dead)
+            .into_iter()
+            .partition(|letter| ids.contains(&letter.message.id));
+        kept.dead = stay;
+        let count = back.len() as u64;
+        for DeadLetter { channel, message, .. } in back {
+            kept.enqueue(OutboxEntry {
+                sequence: Sequence::ZERO,
+                channel,
+                message,
+                expires_at: None,
+            });
+        }
+        Ok(count)
+    }
+
+    async fn purge(&self, channel: Option<String>) -> Result<u64, DatabaseError> {
+        let mut kept = self.lock();
+        let before = kept.dead.len();
+        kept.dead.retain(|letter| channel.as_ref().is_some_and(|of| *of != letter.channel));
+        Ok((before - kept.dead.len()) as u64)
+    }
+}
+
+#[async_trait]
+impl DedupStore for MemoryStore {
+    /// Never forgets: how long a key is kept is the promise of a store with a clock.
+    async fn first_sight(
+        &self,
+        key: &str,
+        value: &[u8],
+        _: Duration,
+    ) -> Result<Option<Vec<u8>>, DatabaseError> {
+        let mut kept = self.lock();
+        if let Some(known) = kept.sights.get(key) {
+            return Ok(Some(known.clone()));
+        }
+        kept.sights.insert(key.to_owned(), value.to_vec());
+        Ok(None)
     }
 }

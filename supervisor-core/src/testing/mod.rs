@@ -1,14 +1,17 @@
 //! Hand-written fakes and one contract suite per family of traits, for your tests and for ours.
 //!
 //! A contract suite is a plain asynchronous function: run it on your own implementation of a trait, as
-//! `supervisor-persist` runs [`store_contract`] on SQLite and `supervisor-process` runs [`process_contract`] on real
-//! processes; this crate runs both on its fakes.
+//! `supervisor-persist` runs [`store_contract`] on SQLite, `supervisor-process` runs [`process_contract`] and
+//! [`probe_contract`] on real processes, and each of them runs [`time_contract`] on its clock; this crate runs them on its fakes.
 
 mod manual_clock;
 mod memory_store;
+pub mod probe_contract;
 pub mod process_contract;
 mod scripted_spawner;
 pub mod store_contract;
+pub mod sync_contract;
+pub mod time_contract;
 
 pub use manual_clock::{ManualClock, SeededEntropy};
 pub use memory_store::MemoryStore;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a contract suite fails by panicking")]
 
+use std::time::Duration;
+
 use chrono::DateTime;
 use uuid::Uuid;
 
@@ -9,9 +11,12 @@ use crate::checkpoint::{CheckpointContent, CheckpointHealth};
 use crate::error::DatabaseError;
 use crate::event::{EVENT_VERSION, EventKind, SupervisorEvent};
 use crate::journal::{Actor, AuditAction, AuditRecord, Transition};
-use crate::ports::{AuditLog, CheckpointStore, EventStore, Journal, StateStore};
+use crate::message::{DeadLetter, IpcMessage, OutboxEntry};
+use crate::ports::{
+    AuditLog, CheckpointStore, DedupStore, EventStore, Journal, Outbox, StateStore,
+};
 use crate::state::{Phase, ServiceState};
-use crate::{CheckpointId, Incarnation, Sequence, ServiceId};
+use crate::{CheckpointId, Generation, Incarnation, Sequence, ServiceId};
 
 fn state(id: &str, incarnation: u64) -> ServiceState {
     let mut state = ServiceState::registered(ServiceId::new(id).unwrap(), DateTime::UNIX_EPOCH);
@@ -141,4 +146,78 @@ pub async fn checkpoints(store: &impl CheckpointStore) {
     let ids: Vec<_> = store.list(10).await.unwrap().iter().map(|summary| summary.id).collect();
     assert_eq!(ids, [second, first], "the newest first");
     assert_eq!(store.verify(first).await.unwrap().health, CheckpointHealth::Verified);
+}
+
+fn entry(channel: &str, id: u128) -> OutboxEntry {
+    let message = IpcMessage {
+        id: Uuid::from_u128(id),
+        message_type: "t".to_owned(),
+        payload: serde_json::json!({ "n": id.to_string() }),
+        timestamp: DateTime::UNIX_EPOCH,
+        retry_count: 0,
+    };
+    OutboxEntry { sequence: Sequence::ZERO, channel: channel.to_owned(), message, expires_at: None }
+}
+
+fn ids(entries: &[OutboxEntry]) -> Vec<u128> {
+    entries.iter().map(|entry| entry.message.id.as_u128()).collect()
+}
+
+/// Runs the promises of [`Outbox`] on a fresh store.
+///
+/// # Panics
+/// When a promise is not kept.
+pub async fn outbox(store: &impl Outbox) {
+    let pending = |after, limit| store.pending("a", after, limit);
+    assert!(pending(Sequence::ZERO, 10).await.unwrap().is_empty(), "a fresh outbox is empty");
+    let first = store.enqueue(entry("a", 1)).await.unwrap();
+    let second = store.enqueue(entry("a", 2)).await.unwrap();
+    store.enqueue(entry("b", 3)).await.unwrap();
+    assert!(first < second, "sequences only grow");
+    assert_eq!(store.enqueue(entry("a", 1)).await.unwrap(), first, "the same id is the same row");
+    let rows = pending(Sequence::ZERO, 10).await.unwrap();
+    assert_eq!(ids(&rows), [1, 2], "one channel's own, the oldest first");
+    assert_eq!((rows[0].sequence, &rows[0].message), (first, &entry("a", 1).message));
+    assert_eq!(ids(&pending(first, 10).await.unwrap()), [2], "reading goes on after a row");
+    assert_eq!(ids(&pending(Sequence::ZERO, 1).await.unwrap()), [1], "a limit is kept");
+
+    store.acknowledge(&[Uuid::from_u128(1), Uuid::from_u128(77)]).await.unwrap();
+    assert_eq!(ids(&pending(Sequence::ZERO, 10).await.unwrap()), [2], "acknowledged is gone");
+    let letter = |id| DeadLetter {
+        channel: "a".to_owned(),
+        message: entry("a", id).message,
+        at: DateTime::UNIX_EPOCH,
+        cause: "tried too often".to_owned(),
+        generations: vec![Generation(1)],
+    };
+    store.bury(letter(2)).await.unwrap();
+    store.bury(letter(4)).await.unwrap();
+    assert!(pending(Sequence::ZERO, 10).await.unwrap().is_empty(), "what is buried is not pending");
+    let letters = store.dead_letters(None, 10).await.unwrap();
+    assert_eq!(letters, [letter(4), letter(2)], "the newest dead letter first, as it was buried");
+    assert!(store.dead_letters(Some("b".to_owned()), 10).await.unwrap().is_empty());
+    let again = store.requeue(&[Uuid::from_u128(2), Uuid::from_u128(78)]).await.unwrap();
+    assert_eq!(again, 1, "unknown ids are not counted");
+    let rows = pending(Sequence::ZERO, 10).await.unwrap();
+    assert_eq!(ids(&rows), [2], "a dead letter that was put back is pending with its id");
+    assert!(rows[0].sequence > second, "at the end of the queue");
+    assert_eq!(store.purge(Some("b".to_owned())).await.unwrap(), 0);
+    assert_eq!(store.purge(None).await.unwrap(), 1);
+    assert!(store.dead_letters(None, 10).await.unwrap().is_empty(), "purged is gone");
+}
+
+/// Runs the promises of [`DedupStore`] on a fresh store.
+///
+/// # Panics
+/// When a promise is not kept.
+pub async fn dedup(store: &impl DedupStore) {
+    let keep = Duration::from_secs(3600);
+    assert_eq!(store.first_sight("k", b"first", keep).await.unwrap(), None, "it is new");
+    for value in [&b"second"[..], b"third"] {
+        let known = store.first_sight("k", value, keep).await.unwrap();
+        assert_eq!(known.as_deref(), Some(&b"first"[..]), "the first sight wins");
+    }
+    assert_eq!(store.first_sight("other", b"", keep).await.unwrap(), None, "keys are apart");
+    let empty = store.first_sight("other", b"later", keep).await.unwrap();
+    assert_eq!(empty.as_deref(), Some(&b""[..]), "an empty value is remembered as one");
 }
