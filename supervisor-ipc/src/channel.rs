@@ -1,20 +1,23 @@
 //! One channel as others hold it: a handle to the task that owns it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use supervisor_core::Generation;
 use supervisor_core::config::{FramingKind, RecoveryConfig};
 use supervisor_core::error::IpcError;
 use supervisor_core::message::{ChannelState, ChannelStatus, DeadLetter, IpcMessage};
-use supervisor_core::ports::{Clock, EventSink, StateSynchronizer};
+use supervisor_core::ports::{Clock, EventSink, Outbox, StateSynchronizer};
 use supervisor_core::state::ChannelPosition;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::durable::Durable;
 use crate::machine::{Event, Machine, SendOptions};
 use crate::protocol::Protocol;
 use crate::receipt::Receipt;
+use crate::share::Share;
 use crate::task::{Task, show};
 use crate::transport::Transport;
 
@@ -46,6 +49,7 @@ pub(crate) enum Request {
     Send { message: IpcMessage, options: SendOptions, answer: oneshot::Sender<Receipt> },
     Attach(Arc<dyn Transport>),
     Synchronizer(Arc<dyn StateSynchronizer>),
+    Reload,
     Do(Event),
 }
 
@@ -77,6 +81,9 @@ pub(crate) struct World {
     pub(crate) sink: Arc<dyn EventSink>,
     /// Channels that may reconnect at once.
     pub(crate) reconnects: Arc<Semaphore>,
+    /// Bytes that all channels hold.
+    pub(crate) buffered: Arc<AtomicUsize>,
+    pub(crate) outbox: Option<Arc<dyn Outbox>>,
 }
 
 impl Channel {
@@ -93,6 +100,9 @@ impl Channel {
         let dead = Arc::new(Mutex::new(VecDeque::new()));
         let (name, options): (Arc<str>, _) = (name.into(), Arc::new(options));
         let shown = watch::Sender::new(show(&machine));
+        let outbox = world.outbox.clone().filter(|_| protocol.acknowledges());
+        let durable = outbox.map(|outbox| Durable::new(outbox, Arc::clone(&name)));
+        let share = Share::new(Arc::clone(&world.buffered));
         let channel = Self {
             name: Arc::clone(&name),
             options: Arc::clone(&options),
@@ -116,6 +126,9 @@ impl Channel {
             shown,
             incoming,
             dead,
+            durable,
+            blocked: VecDeque::new(),
+            share,
         };
         (channel, tokio::spawn(task.run(receiver)))
     }
@@ -182,6 +195,17 @@ impl Channel {
     /// Safe.
     pub async fn retry_now(&self) -> Result<(), IpcError> {
         self.ask(Request::Do(Event::RetryNow)).await
+    }
+
+    /// Looks into the outbox again, for messages that came there by another way: dead letters that were put back.
+    ///
+    /// # Errors
+    /// [`IpcError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn reload(&self) -> Result<(), IpcError> {
+        self.ask(Request::Reload).await
     }
 
     /// Subscribes to what the peer sends unasked, from now on.

@@ -3,6 +3,7 @@
 mod channel;
 mod clock;
 mod connection;
+mod durable;
 mod endpoint;
 mod framing;
 mod machine;
@@ -12,6 +13,7 @@ mod os;
 mod protocol;
 mod receipt;
 mod session;
+mod share;
 mod task;
 mod transport;
 

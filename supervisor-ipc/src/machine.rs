@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 pub use crate::message::SendOptions;
 use crate::message::size;
-pub(crate) use crate::message::{Accepted, Action, Event, Item, Refusal};
+pub(crate) use crate::message::{Accepted, Action, Event, Item, Limit, Refusal};
+use budget::RetryBudget;
 
 /// One channel.
 #[derive(Debug)]
@@ -43,15 +44,28 @@ pub(crate) struct Machine {
     redelivered: u64,
     lost: u64,
     stable_at: Option<Monotonic>,
+    budget: RetryBudget,
+    /// When repetitions may go on, while the budget has nothing left.
+    paused: Option<Monotonic>,
+    /// Bytes that the other channels of the monitor hold.
+    pub(crate) elsewhere: usize,
     random: SplitMix,
     pub(crate) delivered: u64,
 }
 
 impl Machine {
     pub(crate) fn new(config: RecoveryConfig, acknowledges: bool, seed: u64) -> Self {
+        let budget = RetryBudget::new(
+            config.retry_budget_percent,
+            config.retry_budget_floor,
+            config.max_in_flight,
+        );
         Self {
             config,
             acknowledges,
+            budget,
+            paused: None,
+            elsewhere: 0,
             state: ChannelState::Connecting,
             reason: "nothing to connect over yet".to_owned(),
             generation: Generation::ZERO,
@@ -111,7 +125,7 @@ impl Machine {
         self.seen.insert(message.id, None);
         self.seen_order.push_back((now, message.id));
         self.buffered_bytes += bytes;
-        let item = Item { message, options, bytes, deadline, attempts: 0 };
+        let item = Item { message, options, bytes, deadline, answer_by: None, attempts: 0 };
         self.lanes.entry(options.lane).or_default().push_back(item);
         let ready = self.state == ChannelState::Ready;
         self.pump(now, actions);
@@ -137,7 +151,11 @@ impl Machine {
             }
             Event::Synced => self.on_synced(now, &mut actions),
             Event::Lost { reason } => self.on_lost(now, &reason, &mut actions),
-            Event::Alive => self.on_alive(now, &mut actions),
+            Event::Alive => {
+                self.on_alive(now, &mut actions);
+                // Nothing is written to a suspect, so something may wait.
+                self.pump(now, &mut actions);
+            }
             Event::Acked { s, duplicate } => {
                 self.on_alive(now, &mut actions);
                 let waits_for_reply =
@@ -193,15 +211,15 @@ impl Machine {
             .lanes
             .values()
             .flatten()
-            .chain(self.in_flight.values())
             .map(|item| item.deadline)
+            .chain(self.in_flight.values().map(Item::due))
             .min();
         let heartbeat = matches!(
             self.state,
             ChannelState::Ready | ChannelState::Suspect | ChannelState::Draining
         )
         .then(|| self.last_heard + self.config.heartbeat.idle * (self.pings + 1));
-        [self.timer, waiting, heartbeat, self.stable_at].into_iter().flatten().min()
+        [self.timer, waiting, heartbeat, self.stable_at, self.paused].into_iter().flatten().min()
     }
 
     fn enter(&mut self, state: ChannelState, reason: &str, actions: &mut Vec<Action>) {
@@ -263,7 +281,8 @@ impl Machine {
             self.lost_at = Some((now, reason.to_owned()));
         }
         let generation = self.generation;
-        for (_, item) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+        for (_, mut item) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+            item.answer_by = None;
             if !item.options.idempotent {
                 self.lost += 1;
                 self.settle(item, Outcome::Indeterminate { generation }, actions);
@@ -292,6 +311,7 @@ impl Machine {
             return;
         }
         self.stable_at = None;
+        self.paused = None;
         self.failures.push_back(now);
         while self.failures.front().is_some_and(|at| now.since(*at) >= self.config.breaker.window) {
             self.failures.pop_front();
@@ -349,6 +369,7 @@ impl Machine {
         }
         self.timer = None;
         self.stable_at = None;
+        self.paused = None;
         actions.push(Action::Disconnect);
         self.enter(ChannelState::Closed, "closed", actions);
     }
@@ -373,6 +394,10 @@ impl Machine {
                 _ => {}
             }
         }
+        if self.paused.is_some_and(|at| at <= now) {
+            self.paused = None;
+            self.pump(now, actions);
+        }
         self.look_for_life(now, actions);
     }
 
@@ -395,16 +420,29 @@ impl Machine {
             self.on_lost(now, "the peer gives no sign of life", actions);
             return;
         }
-        self.pings += 1;
-        let s = self.next_s;
-        self.next_s += 1;
-        actions.push(Action::Ping { s });
+        self.ping(actions);
         if self.pings > 1 && self.state == ChannelState::Ready {
             self.enter(ChannelState::Suspect, "a sign of life is overdue", actions);
         }
     }
+
+    fn ping(&mut self, actions: &mut Vec<Action>) {
+        self.pings += 1;
+        let s = self.next_s;
+        self.next_s += 1;
+        actions.push(Action::Ping { s });
+    }
+
+    /// A request got no answer in its time: the second sign of a hang, which a question for life settles.
+    fn on_unanswered(&mut self, actions: &mut Vec<Action>) {
+        if self.state == ChannelState::Ready {
+            self.enter(ChannelState::Suspect, "a request went unanswered for too long", actions);
+            self.ping(actions);
+        }
+    }
 }
 
+mod budget;
 mod queue;
 #[cfg(test)]
 mod tests;

@@ -17,12 +17,21 @@ pub struct SendOptions {
     pub ttl: Option<Duration>,
     /// Whether the peer answers it; if not, an acknowledgement is its outcome.
     pub expect_reply: bool,
+    /// Whether it is stored before it is accepted, and sent again by the next process if this one dies first. Needs
+    /// a monitor with an [outbox](crate::IpcMonitorBuilder::outbox) and `idempotent`; without `ttl` it never expires.
+    pub durable: bool,
 }
 
 impl Default for SendOptions {
     /// Normal lane, may be repeated, the channel's time to live, acknowledged.
     fn default() -> Self {
-        Self { lane: Lane::Normal, idempotent: true, ttl: None, expect_reply: false }
+        Self {
+            lane: Lane::Normal,
+            idempotent: true,
+            ttl: None,
+            expect_reply: false,
+            durable: false,
+        }
     }
 }
 
@@ -33,7 +42,16 @@ pub(crate) struct Item {
     pub(crate) options: SendOptions,
     pub(crate) bytes: usize,
     pub(crate) deadline: Monotonic,
+    /// When its answer is overdue, once it was written and if it gets one.
+    pub(crate) answer_by: Option<Monotonic>,
     pub(crate) attempts: u32,
+}
+
+impl Item {
+    /// When it is given up, waiting or in flight.
+    pub(crate) fn due(&self) -> Monotonic {
+        self.answer_by.map_or(self.deadline, |by| by.min(self.deadline))
+    }
 }
 
 /// What happens to a channel.
@@ -94,8 +112,16 @@ pub(crate) enum Refusal {
     Closed,
     Draining,
     TooLarge(usize),
-    /// At the bound of messages (true) or bytes (false).
-    Full(bool),
+    Full(Limit),
+}
+
+/// The bound that a full buffer has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Messages,
+    Bytes,
+    /// Bytes over all channels of the monitor.
+    AllBytes,
 }
 
 /// What a message costs in memory and on the wire, near enough to bound both.

@@ -9,7 +9,7 @@ use supervisor_core::config::RecoveryConfig;
 use supervisor_core::error::{ConfigError, IpcError};
 use supervisor_core::event::EventKind;
 use supervisor_core::message::{ChannelStatus, DeadLetter, IpcMessage};
-use supervisor_core::ports::{Clock, Entropy, EventSink};
+use supervisor_core::ports::{Clock, Entropy, EventSink, Outbox};
 use supervisor_core::state::ChannelPosition;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -74,6 +74,7 @@ pub struct IpcMonitorBuilder {
     clock: Option<Arc<dyn Clock>>,
     entropy: Option<Arc<dyn Entropy>>,
     sink: Option<Arc<dyn EventSink>>,
+    outbox: Option<Arc<dyn Outbox>>,
 }
 
 #[derive(Debug)]
@@ -102,6 +103,14 @@ impl IpcMonitorBuilder {
         self
     }
 
+    /// Sets where durable messages and dead letters are kept; without one, durable messages are refused.
+    ///
+    /// A channel that is registered sends first what an earlier process left there for it, with the same ids.
+    pub fn outbox(mut self, outbox: Arc<dyn Outbox>) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
     /// Makes the monitor.
     #[must_use]
     pub fn build(self) -> IpcMonitor {
@@ -110,6 +119,8 @@ impl IpcMonitorBuilder {
             clock: self.clock.unwrap_or_else(|| Arc::new(TokioClock(Instant::now()))),
             sink: self.sink.unwrap_or_else(|| Arc::new(NoSink)),
             reconnects,
+            buffered: Arc::default(),
+            outbox: self.outbox,
         };
         let inner = Inner {
             refused: self.config.validate().err(),
@@ -140,7 +151,7 @@ impl IpcMonitor {
 
     /// Makes settings for a monitor.
     pub fn builder(config: RecoveryConfig) -> IpcMonitorBuilder {
-        IpcMonitorBuilder { config, clock: None, entropy: None, sink: None }
+        IpcMonitorBuilder { config, clock: None, entropy: None, sink: None, outbox: None }
     }
 
     /// Registers a channel that speaks our own envelope; messages wait until it is attached to something.

@@ -16,10 +16,12 @@ use uuid::Uuid;
 
 use crate::channel::{ChannelOptions, Request, Shown, World};
 use crate::connection::Wire;
-use crate::machine::{Accepted, Action, Event, Machine, Refusal, SendOptions};
+use crate::durable::{self, Durable};
+use crate::machine::{Accepted, Action, Event, Limit, Machine, Refusal, SendOptions};
 use crate::protocol::{Heard, Protocol};
 use crate::receipt::{Acceptance, Receipt};
 use crate::session::{SESSION_MAX, Session};
+use crate::share::Share;
 use crate::transport::{Connection, Transport};
 
 /// Longest sleep at a time.
@@ -50,22 +52,32 @@ pub(crate) struct Task {
     pub(crate) shown: watch::Sender<Shown>,
     pub(crate) incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
     pub(crate) dead: Arc<Mutex<VecDeque<DeadLetter>>>,
+    pub(crate) durable: Option<Durable>,
+    /// Senders that wait for room, oldest first.
+    pub(crate) blocked: VecDeque<storing::Blocked>,
+    pub(crate) share: Share,
 }
 
 impl Task {
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         loop {
+            let takes = !self.durable.as_ref().is_some_and(Durable::full);
+            let deadline = self.next_deadline();
             tokio::select! {
                 // What the peer says first: an answer that has arrived must win over the loss noticed after it.
                 biased;
                 frame = next_frame(self.wire.as_mut()) => self.on_frame(frame),
                 Some(done) = self.jobs.join_next() => self.on_done(done.unwrap_or(Done::Nothing)),
-                request = requests.recv() => match request {
+                Some(done) = next_store(self.durable.as_mut()) => self.on_stored(done),
+                request = requests.recv(), if takes => match request {
                     Some(request) => self.on_request(request),
                     None => self.step(Event::Close),
                 },
-                () = sleep_until(&self.world, self.machine.next_deadline()) => self.step(Event::Tick),
+                () = sleep_until(&self.world, deadline) => self.step(Event::Tick),
             }
+            self.unblock();
+            self.drive_outbox();
+            self.share.set(self.machine.buffered_bytes);
             let shown = show(&self.machine);
             self.shown.send_if_modified(|known| {
                 let changed = *known != shown;
@@ -73,9 +85,18 @@ impl Task {
                 changed
             });
             if self.machine.state == ChannelState::Closed {
-                return;
+                break;
             }
         }
+        if let Some(durable) = self.durable.take() {
+            durable.close().await;
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Monotonic> {
+        let blocked = self.blocked.front().map(|sender| sender.until);
+        let stored = self.durable.as_ref().and_then(Durable::next_deadline);
+        [self.machine.next_deadline(), blocked, stored].into_iter().flatten().min()
     }
 
     fn now(&self) -> Monotonic {
@@ -90,10 +111,11 @@ impl Task {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Send { message, options, answer } => {
-                let receipt = self.accept(message, options);
-                // The sender does not wait any more; the message goes its way.
-                drop(answer.send(receipt));
+            Request::Send { message, options, answer } => self.on_send(message, options, answer),
+            Request::Reload => {
+                if let Some(durable) = &mut self.durable {
+                    durable.reload();
+                }
             }
             Request::Attach(transport) => {
                 self.transport = Some(transport);
@@ -104,9 +126,19 @@ impl Task {
         }
     }
 
+    fn settle(&mut self, id: Uuid, outcome: Outcome) {
+        if let Some(durable) = &mut self.durable {
+            durable.settled(id, &outcome);
+        }
+        if let Some(waiting) = self.waiting.remove(&id) {
+            waiting.send_replace(Some(outcome));
+        }
+    }
+
     fn accept(&mut self, message: IpcMessage, options: SendOptions) -> Receipt {
         let id = message.id;
         let now = self.now();
+        self.machine.elsewhere = self.share.elsewhere();
         let mut actions = Vec::new();
         // Registered before the machine acts: a message may end in the very step that accepts it.
         let known = self.waiting.get(&id).map(watch::Sender::subscribe);
@@ -140,12 +172,15 @@ impl Task {
                     format!("{bytes} bytes exceed the largest frame, {}", config.max_frame);
                 IpcError::Unsendable { channel, id, reason }
             }
-            Refusal::Full(true) => IpcError::BufferFull {
-                channel,
-                limit: format!("{} messages", config.max_buffered_messages),
-            },
-            Refusal::Full(false) => {
-                IpcError::BufferFull { channel, limit: config.max_buffered_bytes.to_string() }
+            Refusal::Full(limit) => {
+                let limit = match limit {
+                    Limit::Messages => format!("{} messages", config.max_buffered_messages),
+                    Limit::Bytes => config.max_buffered_bytes.to_string(),
+                    Limit::AllBytes => {
+                        format!("{} over all channels", config.global_buffered_bytes)
+                    }
+                };
+                IpcError::BufferFull { channel, limit }
             }
         }
     }
@@ -234,11 +269,7 @@ impl Task {
                     }
                 }
                 Action::Ping { s } => self.write(self.protocol.ping(s, self.options.framing)),
-                Action::Settle { id, outcome } => {
-                    if let Some(waiting) = self.waiting.remove(&id) {
-                        waiting.send_replace(Some(outcome));
-                    }
-                }
+                Action::Settle { id, outcome } => self.settle(id, outcome),
                 Action::Bury { message, cause } => self.bury(message, cause),
                 Action::State { from, to, reason } => {
                     self.world.sink.publish(EventKind::IpcChannelStateChanged {
@@ -314,18 +345,23 @@ impl Task {
         });
     }
 
-    fn bury(&self, message: IpcMessage, cause: String) {
+    fn bury(&mut self, message: IpcMessage, cause: String) {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         if dead.len() >= self.options.config.max_dead_letters {
             dead.pop_front();
         }
-        dead.push_back(DeadLetter {
+        let letter = DeadLetter {
             channel: self.name.to_string(),
             message,
             at: self.world.clock.wall(),
             cause,
             generations: vec![self.machine.generation],
-        });
+        };
+        dead.push_back(letter.clone());
+        drop(dead);
+        if let Some(durable) = &mut self.durable {
+            durable.bury(letter);
+        }
     }
 }
 
@@ -352,6 +388,12 @@ async fn next_frame(wire: Option<&mut Wire>) -> Result<Bytes, String> {
     }
 }
 
+async fn next_store(durable: Option<&mut Durable>) -> Option<durable::Done> {
+    let done = durable?.jobs.join_next().await?;
+    // One that panicked took its answer with it; its sender learns that the channel is closed to it.
+    done.inspect_err(|error| tracing::error!(%error, "a call to the outbox ended abnormally")).ok()
+}
+
 async fn sleep_until(world: &World, deadline: Option<Monotonic>) {
     let Some(deadline) = deadline else {
         return std::future::pending().await;
@@ -361,3 +403,7 @@ async fn sleep_until(world: &World, deadline: Option<Monotonic>) {
         tokio::time::sleep(left.min(SLEEP_MAX)).await;
     }
 }
+
+mod storing;
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,17 @@ use std::collections::VecDeque;
 use supervisor_core::Monotonic;
 use supervisor_core::config::OverflowPolicy;
 use supervisor_core::message::{ChannelState, Lane, Outcome};
+use supervisor_core::text::ByteSize;
 
-use super::{Action, Item, Machine, Refusal};
+use uuid::Uuid;
+
+use super::{Action, Item, Limit, Machine, Refusal};
 
 /// Weights of the lanes below control: so many of each are written in one round.
 const WEIGHTS: [(Lane, usize); 3] = [(Lane::Interactive, 8), (Lane::Normal, 4), (Lane::Bulk, 1)];
+
+/// Ids looked at with each message; more than one, so that what is too old goes faster than it comes.
+const FORGET_STEP: usize = 16;
 
 impl Machine {
     pub(super) fn make_room(
@@ -18,16 +24,8 @@ impl Machine {
         lane: Lane,
         actions: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
-        let limit = usize::try_from(self.config.max_buffered_bytes.bytes()).unwrap_or(usize::MAX);
         loop {
-            let full_count = self.buffered() >= self.config.max_buffered_messages;
-            if !full_count && self.buffered_bytes + bytes <= limit {
-                return Ok(());
-            }
-            // Control is never refused for want of room: a cancellation or a goodbye frees more than it takes.
-            if lane == Lane::Control && !full_count {
-                return Ok(());
-            }
+            let Some(limit) = self.full(bytes, lane) else { return Ok(()) };
             let oldest = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front);
             match (self.config.overflow, oldest) {
                 (OverflowPolicy::DropOldest, Some(item)) => {
@@ -38,10 +36,28 @@ impl Machine {
                     if let Some(item) = oldest {
                         self.lanes.entry(lane).or_default().push_front(item);
                     }
-                    return Err(Refusal::Full(full_count));
+                    return Err(Refusal::Full(limit));
                 }
             }
         }
+    }
+
+    /// Tells which bound one more message of this size would break.
+    pub(crate) fn full(&self, bytes: usize, lane: Lane) -> Option<Limit> {
+        let most = |limit: ByteSize| usize::try_from(limit.bytes()).unwrap_or(usize::MAX);
+        let mine = self.buffered_bytes + bytes;
+        if self.buffered() >= self.config.max_buffered_messages {
+            return Some(Limit::Messages);
+        }
+        // Control is never refused for want of bytes: a cancellation or a goodbye frees more than it takes.
+        if lane == Lane::Control {
+            return None;
+        }
+        if mine > most(self.config.max_buffered_bytes) {
+            return Some(Limit::Bytes);
+        }
+        (mine.saturating_add(self.elsewhere) > most(self.config.global_buffered_bytes))
+            .then_some(Limit::AllBytes)
     }
 
     pub(super) fn expire(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
@@ -57,12 +73,10 @@ impl Machine {
                 self.settle(item, Outcome::Expired, actions);
             }
         }
-        let over: Vec<u64> = self
-            .in_flight
-            .iter()
-            .filter(|(_, item)| item.deadline <= now)
-            .map(|(s, _)| *s)
-            .collect();
+        let over: Vec<u64> =
+            self.in_flight.iter().filter(|(_, item)| item.due() <= now).map(|(s, _)| *s).collect();
+        let overdue = |item: &Item| item.answer_by.is_some_and(|by| by <= now);
+        let unanswered = over.iter().filter_map(|s| self.in_flight.get(s)).any(overdue);
         for item in over.into_iter().filter_map(|s| self.in_flight.remove(&s)).collect::<Vec<_>>() {
             let outcome = if item.options.idempotent {
                 Outcome::Expired
@@ -70,6 +84,9 @@ impl Machine {
                 Outcome::Indeterminate { generation: self.generation }
             };
             self.settle(item, outcome, actions);
+        }
+        if unanswered {
+            self.on_unanswered(actions);
         }
     }
 
@@ -116,10 +133,15 @@ impl Machine {
                 self.settle(item, Outcome::Expired, actions);
                 continue;
             }
+            if !self.may_write(&item, lane, now) {
+                self.lanes.entry(lane).or_default().push_front(item);
+                break;
+            }
             written += 1;
             let s = self.next_s;
             self.next_s += 1;
             item.attempts += 1;
+            item.answer_by = item.options.expect_reply.then(|| now + self.config.request_timeout);
             if item.attempts > 1 {
                 item.message.retry_count = item.message.retry_count.saturating_add(1);
             }
@@ -135,16 +157,46 @@ impl Machine {
         written
     }
 
-    pub(super) fn forget_seen(&mut self, now: Monotonic) {
-        while let Some((at, id)) = self.seen_order.front() {
-            let old = now.since(*at) >= self.config.dedupe_window
-                || self.seen_order.len() > self.config.dedupe_max;
-            // A message that has not ended yet is remembered until it has.
-            if !old || self.seen.get(id).is_some_and(Option::is_none) {
-                return;
+    /// Pays for a repetition. Without means the lane waits, so that nothing newer overtakes it; control never waits.
+    fn may_write(&mut self, item: &Item, lane: Lane, now: Monotonic) -> bool {
+        if item.attempts == 0 {
+            self.budget.fresh();
+            return true;
+        }
+        if lane == Lane::Control {
+            return true;
+        }
+        match self.budget.spend(now) {
+            Ok(()) => true,
+            Err(at) => {
+                self.paused = at;
+                false
             }
-            self.seen.remove(id);
-            self.seen_order.pop_front();
+        }
+    }
+
+    /// Tells whether a stored message is news; one that was a dead letter and is in the outbox again was put back there.
+    pub(crate) fn admits(&mut self, id: Uuid) -> bool {
+        if matches!(self.seen.get(&id), Some(Some(Outcome::DeadLettered { .. }))) {
+            self.seen.remove(&id);
+        }
+        !self.seen.contains_key(&id)
+    }
+
+    /// Forgets ids that are too old or too many; one whose message has not ended yet takes its place anew at the end.
+    pub(super) fn forget_seen(&mut self, now: Monotonic) {
+        for _ in 0..FORGET_STEP {
+            let over = self.seen_order.len() > self.config.dedupe_max;
+            match self.seen_order.front() {
+                Some((at, _)) if over || now.since(*at) >= self.config.dedupe_window => {}
+                _ => return,
+            }
+            let Some((_, id)) = self.seen_order.pop_front() else { return };
+            if self.seen.get(&id).is_some_and(Option::is_none) {
+                self.seen_order.push_back((now, id));
+            } else {
+                self.seen.remove(&id);
+            }
         }
     }
 }

@@ -138,6 +138,7 @@ impl World {
                             idempotent: *idempotent,
                             ttl: None,
                             expect_reply: *reply,
+                            durable: false,
                         },
                     );
                     next += 1;
@@ -326,6 +327,69 @@ fn a_full_buffer_refuses_at_once_and_leaves_no_trace() {
     }
     let refused =
         world.machine.accept(world.now, message(9999), SendOptions::default(), &mut actions);
-    assert_eq!(refused, Err(Refusal::Full(true)));
+    assert_eq!(refused, Err(Refusal::Full(Limit::Messages)));
     assert_eq!(world.machine.buffered(), 20);
+}
+
+fn reconnect(world: &mut World) {
+    world.step(Event::Lost { reason: "gone".into() });
+    world.now = world.now + Duration::from_secs(1);
+    world.step(Event::Tick);
+    world.step(Event::Connected);
+    world.syncing = false;
+    world.step(Event::Synced);
+}
+
+#[test]
+fn repetitions_beyond_the_budget_wait_in_their_order_until_time_pays_for_them() {
+    let mut world = ready();
+    world.machine.budget = RetryBudget::new(0, 1, 4);
+    world.machine.config.max_attempts = 100;
+    let patient = SendOptions { ttl: Some(Duration::from_secs(900)), ..SendOptions::default() };
+    for n in 1..=4 {
+        world.send(n, patient);
+    }
+    // Ten were saved, each second adds one, each reconnect takes four.
+    for written in [4, 4, 4, 1] {
+        reconnect(&mut world);
+        assert_eq!(world.written.len(), written);
+    }
+    let wakes = world.machine.next_deadline().unwrap();
+    assert!(wakes <= world.now + Duration::from_secs(2), "it wakes by itself");
+    world.now = world.now + Duration::from_secs(4);
+    world.step(Event::Tick);
+    let order: Vec<_> = world.written.iter().map(|(_, id, _)| id.as_u128()).collect();
+    assert_eq!(order, [1, 2, 3, 4]);
+}
+
+#[test]
+fn an_unanswered_request_ends_and_its_peer_is_asked_for_a_sign_of_life() {
+    let mut world = ready();
+    world.machine.config.request_timeout = Duration::from_secs(2);
+    let ask = SendOptions { expect_reply: true, ..SendOptions::default() };
+    world.send(1, ask);
+    world.now = world.now + Duration::from_secs(2);
+    let actions = world.machine.step(world.now, Event::Tick);
+    assert!(actions.iter().any(|action| matches!(action, Action::Ping { .. })));
+    world.note(actions);
+    assert_eq!(world.settled.len(), 1);
+    assert_eq!(world.machine.state, ChannelState::Suspect);
+    world.written.clear();
+    world.send(2, SendOptions::default());
+    assert!(world.written.is_empty(), "nothing is written to a suspect");
+    world.step(Event::Alive);
+    assert_eq!(world.machine.state, ChannelState::Ready);
+    assert_eq!(world.written.len(), 1, "and what waited goes out with its sign of life");
+}
+
+#[test]
+fn the_bytes_of_all_channels_together_are_bounded() {
+    let mut world = World::new();
+    world.machine.config.global_buffered_bytes = ByteSize(4000);
+    world.machine.elsewhere = 3950;
+    let mut actions = Vec::new();
+    let refused = world.machine.accept(world.now, message(1), SendOptions::default(), &mut actions);
+    assert_eq!(refused, Err(Refusal::Full(Limit::AllBytes)));
+    let control = SendOptions { lane: Lane::Control, ..SendOptions::default() };
+    assert!(world.machine.accept(world.now, message(1), control, &mut actions).is_ok());
 }

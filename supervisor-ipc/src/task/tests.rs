@@ -1,0 +1,77 @@
+//! Races that only the task itself can be brought into.
+
+use supervisor_core::config::FramingKind;
+use tokio::sync::{Semaphore, broadcast};
+
+use super::*;
+use crate::clock::TokioClock;
+
+#[derive(Debug)]
+struct NoSink;
+
+impl supervisor_core::ports::EventSink for NoSink {
+    fn publish(&self, _: EventKind) {}
+}
+
+fn task() -> Task {
+    let options =
+        Arc::new(ChannelOptions { framing: FramingKind::Lsp, ..ChannelOptions::default() });
+    let machine = Machine::new(options.config.clone(), false, 1);
+    Task {
+        name: "svc".into(),
+        protocol: Protocol::of(options.framing),
+        world: Arc::new(World {
+            clock: Arc::new(TokioClock(tokio::time::Instant::now())),
+            sink: Arc::new(NoSink),
+            reconnects: Arc::new(Semaphore::new(1)),
+            buffered: Arc::default(),
+            outbox: None,
+        }),
+        options,
+        transport: None,
+        synchronizer: None,
+        wire: None,
+        session: None,
+        waiting: HashMap::new(),
+        jobs: JoinSet::new(),
+        shown: watch::Sender::new(show(&machine)),
+        machine,
+        incoming: broadcast::channel(16).0,
+        dead: Arc::default(),
+        durable: None,
+        blocked: VecDeque::new(),
+        share: Share::new(Arc::default()),
+    }
+}
+
+#[tokio::test]
+async fn what_the_peer_says_between_the_end_of_the_synchroniser_and_its_answer_is_not_lost() {
+    let mut task = task();
+    let mut incoming = task.incoming.subscribe();
+    task.machine.step(task.now(), Event::Attached);
+    task.machine.step(task.now(), Event::Connected);
+    assert_eq!(task.machine.state, ChannelState::Syncing);
+    let (session, synchronizer) = mpsc::channel(1);
+    task.session = Some(session);
+    let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"note","params":7}"#);
+    task.on_frame(Ok(note.clone()));
+    assert!(incoming.try_recv().is_err(), "while it runs, the synchroniser gets everything");
+    drop(synchronizer);
+    task.on_frame(Ok(note));
+    assert_eq!(incoming.try_recv().unwrap().payload, 7);
+    assert_eq!(task.machine.state, ChannelState::Syncing, "and the connection lives");
+}
+
+#[tokio::test]
+async fn a_synchroniser_that_does_not_keep_up_costs_the_connection() {
+    let mut task = task();
+    task.machine.step(task.now(), Event::Attached);
+    task.machine.step(task.now(), Event::Connected);
+    let (session, _synchronizer) = mpsc::channel(1);
+    task.session = Some(session);
+    let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"note"}"#);
+    task.on_frame(Ok(note.clone()));
+    task.on_frame(Ok(note));
+    assert_eq!(task.machine.state, ChannelState::Backoff);
+    assert!(task.machine.reason.contains("keep up"), "{}", task.machine.reason);
+}
