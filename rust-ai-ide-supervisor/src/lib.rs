@@ -4,6 +4,7 @@
 pub mod config_file;
 pub mod daemon;
 pub mod state_dir;
+pub mod storage;
 pub mod supervisor;
 
 pub use supervisor::{OperationGuard, ShutdownReport, Supervisor, SupervisorBuilder};

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
+use supervisor_core::CheckpointId;
 use supervisor_core::checkpoint::{Checkpoint, CheckpointContent, RejectedRung};
 use supervisor_core::error::DatabaseError;
 use supervisor_core::ports::{CheckpointStore, StateStore};
@@ -61,6 +62,25 @@ impl StatePersistence {
             other => other?,
         };
         self.restore_content(format!("backup {name}"), unpacked.content, unpacked.rejected).await
+    }
+
+    /// Puts a checkpoint in the place of what is stored now, after a backup of that. Never done but on request.
+    ///
+    /// What is replaced and what stays is as for [`restore_backup`](Self::restore_backup).
+    ///
+    /// # Errors
+    /// As for [`load`](CheckpointStore::load) and [`create_backup`](Self::create_backup); nothing was changed then.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses the answer; either everything or nothing is restored.
+    pub async fn restore_checkpoint(
+        &self,
+        id: CheckpointId,
+    ) -> Result<RestoreOutcome, DatabaseError> {
+        let Checkpoint { services, pending_operations, channels, .. } =
+            CheckpointStore::load(self, id).await?;
+        let content = CheckpointContent { services, pending_operations, channels };
+        self.restore_content(format!("checkpoint {id}"), content, Vec::new()).await
     }
 
     /// Gives what is stored now: the newest checkpoint with every later state laid over it.

@@ -19,6 +19,9 @@ _ide__supervisor() {
             ide__supervisor,audit)
                 cmd="ide__supervisor__subcmd__audit"
                 ;;
+            ide__supervisor,backup)
+                cmd="ide__supervisor__subcmd__backup"
+                ;;
             ide__supervisor,channels)
                 cmd="ide__supervisor__subcmd__channels"
                 ;;
@@ -30,6 +33,9 @@ _ide__supervisor() {
                 ;;
             ide__supervisor,config)
                 cmd="ide__supervisor__subcmd__config"
+                ;;
+            ide__supervisor,dead-letters)
+                cmd="ide__supervisor__subcmd__dead__subcmd__letters"
                 ;;
             ide__supervisor,demo)
                 cmd="ide__supervisor__subcmd__demo"
@@ -55,6 +61,9 @@ _ide__supervisor() {
             ide__supervisor,restart)
                 cmd="ide__supervisor__subcmd__restart"
                 ;;
+            ide__supervisor,savepoint)
+                cmd="ide__supervisor__subcmd__savepoint"
+                ;;
             ide__supervisor,start)
                 cmd="ide__supervisor__subcmd__start"
                 ;;
@@ -73,11 +82,29 @@ _ide__supervisor() {
             ide__supervisor__subcmd__audit,verify)
                 cmd="ide__supervisor__subcmd__audit__subcmd__verify"
                 ;;
+            ide__supervisor__subcmd__backup,create)
+                cmd="ide__supervisor__subcmd__backup__subcmd__create"
+                ;;
+            ide__supervisor__subcmd__backup,list)
+                cmd="ide__supervisor__subcmd__backup__subcmd__list"
+                ;;
+            ide__supervisor__subcmd__backup,prune)
+                cmd="ide__supervisor__subcmd__backup__subcmd__prune"
+                ;;
+            ide__supervisor__subcmd__backup,restore)
+                cmd="ide__supervisor__subcmd__backup__subcmd__restore"
+                ;;
+            ide__supervisor__subcmd__backup,verify)
+                cmd="ide__supervisor__subcmd__backup__subcmd__verify"
+                ;;
             ide__supervisor__subcmd__checkpoint,create)
                 cmd="ide__supervisor__subcmd__checkpoint__subcmd__create"
                 ;;
             ide__supervisor__subcmd__checkpoint,list)
                 cmd="ide__supervisor__subcmd__checkpoint__subcmd__list"
+                ;;
+            ide__supervisor__subcmd__checkpoint,restore)
+                cmd="ide__supervisor__subcmd__checkpoint__subcmd__restore"
                 ;;
             ide__supervisor__subcmd__checkpoint,show)
                 cmd="ide__supervisor__subcmd__checkpoint__subcmd__show"
@@ -94,6 +121,39 @@ _ide__supervisor() {
             ide__supervisor__subcmd__config,schema)
                 cmd="ide__supervisor__subcmd__config__subcmd__schema"
                 ;;
+            ide__supervisor__subcmd__dead__subcmd__letters,list)
+                cmd="ide__supervisor__subcmd__dead__subcmd__letters__subcmd__list"
+                ;;
+            ide__supervisor__subcmd__dead__subcmd__letters,purge)
+                cmd="ide__supervisor__subcmd__dead__subcmd__letters__subcmd__purge"
+                ;;
+            ide__supervisor__subcmd__dead__subcmd__letters,requeue)
+                cmd="ide__supervisor__subcmd__dead__subcmd__letters__subcmd__requeue"
+                ;;
+            ide__supervisor__subcmd__savepoint,create)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__create"
+                ;;
+            ide__supervisor__subcmd__savepoint,delete)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__delete"
+                ;;
+            ide__supervisor__subcmd__savepoint,diff)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__diff"
+                ;;
+            ide__supervisor__subcmd__savepoint,export)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__export"
+                ;;
+            ide__supervisor__subcmd__savepoint,import)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__import"
+                ;;
+            ide__supervisor__subcmd__savepoint,list)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__list"
+                ;;
+            ide__supervisor__subcmd__savepoint,restore)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__restore"
+                ;;
+            ide__supervisor__subcmd__savepoint,show)
+                cmd="ide__supervisor__subcmd__savepoint__subcmd__show"
+                ;;
             *)
                 ;;
         esac
@@ -101,7 +161,7 @@ _ide__supervisor() {
 
     case "${cmd}" in
         ide__supervisor)
-            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint audit channels config doctor completions man"
+            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint savepoint backup audit channels dead-letters config doctor completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -196,6 +256,158 @@ _ide__supervisor() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ide__subcmd__supervisor__subcmd__backup)
+            opts="-h --color --help create list verify prune restore"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__backup__subcmd__create)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__backup__subcmd__list)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__backup__subcmd__prune)
+            opts="-h --keep --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__backup__subcmd__restore)
+            opts="-h --replace-refused --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__backup__subcmd__verify)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ide__subcmd__supervisor__subcmd__channels)
             opts="-h --config --state-dir --json --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -223,7 +435,7 @@ _ide__supervisor() {
             return 0
             ;;
         ide__subcmd__supervisor__subcmd__checkpoint)
-            opts="-h --color --help create list show verify"
+            opts="-h --color --help create list show verify restore"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -281,6 +493,32 @@ _ide__supervisor() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__checkpoint__subcmd__restore)
+            opts="-h --dry-run --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -439,6 +677,118 @@ _ide__supervisor() {
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__dead__subcmd__letters)
+            opts="-h --color --help list requeue purge"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__dead__subcmd__letters__subcmd__list)
+            opts="-n -h --channel --lines --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --channel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__dead__subcmd__letters__subcmd__purge)
+            opts="-h --channel --all --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --channel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__dead__subcmd__letters__subcmd__requeue)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
@@ -643,6 +993,240 @@ _ide__supervisor() {
         ide__subcmd__supervisor__subcmd__restart)
             opts="-h --config --state-dir --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint)
+            opts="-h --color --help create list show diff restore export import delete"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__create)
+            opts="-h --note --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__delete)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__diff)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__export)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__import)
+            opts="-h --name --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__list)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__restore)
+            opts="-h --dry-run --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__savepoint__subcmd__show)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

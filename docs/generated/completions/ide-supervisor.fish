@@ -39,9 +39,12 @@ complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "down"
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "reload" -d 'Reads the configuration again and changes only what changed'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "logs" -d 'Shows the captured output of a service'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "events" -d 'Shows what happened, oldest first'
-complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "checkpoint" -d 'Takes, lists, shows or verifies checkpoints'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "checkpoint" -d 'Takes, lists, shows, verifies or restores checkpoints'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "savepoint" -d 'Named snapshots of every service\'s state, to keep, to carry elsewhere, and to go back to'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "backup" -d 'Copies of the whole database, each of them opened and read before it counts'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "audit" -d 'Lists or verifies the audit trail'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "channels" -d 'Shows every channel and its health'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "dead-letters" -d 'Messages that failed for good: lists them, sends them again, or deletes them'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "config" -d 'Writes, checks or describes the configuration file'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "doctor" -d 'Checks this machine, the configuration and the state directory, and says what to do about what it finds'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "completions" -d 'Prints a completion script for a shell'
@@ -115,14 +118,15 @@ never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand events" -s f -l follow -d 'Go on with what happens from now on, until Ctrl-C'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand events" -l json -d 'Print one JSON document a line'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify" -f -a "create" -d 'Takes a checkpoint now and prints its id'
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify" -f -a "list" -d 'Lists checkpoints, newest first'
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify" -f -a "show" -d 'Shows what a checkpoint holds'
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify" -f -a "verify" -d 'Reads a checkpoint in both of its places and checks every hash'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -f -a "create" -d 'Takes a checkpoint now and prints its id'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -f -a "list" -d 'Lists checkpoints, newest first'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -f -a "show" -d 'Shows what a checkpoint holds'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -f -a "verify" -d 'Reads a checkpoint in both of its places and checks every hash'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and not __fish_seen_subcommand_from create list show verify restore" -f -a "restore" -d 'Goes back to a checkpoint, after a backup of what is stored now. The supervisor must not run'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from create" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from create" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from create" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
@@ -152,6 +156,131 @@ always\t'Always'
 never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from verify" -l json -d 'Print JSON'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from restore" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from restore" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from restore" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from restore" -l dry-run -d 'Only show what would change'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from restore" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand checkpoint; and __fish_seen_subcommand_from restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "create" -d 'Makes a savepoint of what is now'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "list" -d 'Lists savepoints, newest first'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "show" -d 'Shows what a savepoint holds'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "diff" -d 'Shows what restoring a savepoint would change'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "restore" -d 'Goes back to a savepoint, after a backup of what is stored now. The supervisor must not run'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "export" -d 'Writes a savepoint to a new file'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "import" -d 'Takes in a file that `export` wrote, here or elsewhere'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and not __fish_seen_subcommand_from create list show diff restore export import delete" -f -a "delete" -d 'Deletes a savepoint'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from create" -l note -d 'What to remember about it' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from create" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from create" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from create" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from create" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from list" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from list" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from list" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from show" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from show" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from show" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from diff" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from diff" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from diff" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from diff" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from restore" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from restore" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from restore" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from restore" -l dry-run -d 'Only show what would change'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from restore" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from export" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from export" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from export" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from export" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from import" -l name -d 'The name it gets; its own by default' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from import" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from import" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from import" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from import" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from delete" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from delete" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from delete" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from delete" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand savepoint; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -f -a "create" -d 'Takes a backup now: copied, opened again, read, then named'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -f -a "list" -d 'Lists backups, newest first'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -f -a "verify" -d 'Reads backups again and proves what they hold'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -f -a "prune" -d 'Removes backups beyond the newest ones; damaged ones and the only sound one stay'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and not __fish_seen_subcommand_from create list verify prune restore" -f -a "restore" -d 'Goes back to the states of a backup, after a backup of what is stored now. The supervisor must not run'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from create" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from create" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from create" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from create" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from list" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from list" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from list" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from verify" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from verify" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from verify" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep -d 'So many stay' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from prune" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from prune" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from prune" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from prune" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from restore" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from restore" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from restore" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from restore" -l replace-refused -d 'Replace a database that cannot be opened at all by the backup; the refused one is set aside, not deleted'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from restore" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand backup; and __fish_seen_subcommand_from restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand audit; and not __fish_seen_subcommand_from list verify" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
@@ -180,6 +309,38 @@ always\t'Always'
 never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand channels" -l json -d 'Print JSON'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand channels" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and not __fish_seen_subcommand_from list requeue purge" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and not __fish_seen_subcommand_from list requeue purge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and not __fish_seen_subcommand_from list requeue purge" -f -a "list" -d 'Lists dead letters, newest first'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and not __fish_seen_subcommand_from list requeue purge" -f -a "requeue" -d 'Sends dead letters again, with their old ids'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and not __fish_seen_subcommand_from list requeue purge" -f -a "purge" -d 'Deletes dead letters'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -l channel -d 'Of this channel only' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -s n -l lines -d 'Rows to show, the newest' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from requeue" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from requeue" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from requeue" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from requeue" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from requeue" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l channel -d 'Of this channel only' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l all -d 'Of every channel'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand config; and not __fish_seen_subcommand_from init check schema" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use supervisor_core::error::ErrorReport;
 use supervisor_core::event::SupervisorEvent;
+use supervisor_persist::BackupProgress;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::os::{ClientStream, connect};
@@ -98,17 +99,38 @@ impl ControlClient {
     /// # Cancel safety
     /// Not safe: drop the client too, or the next call reads this one's answer.
     pub async fn call(&mut self, call: Call) -> Result<Body, ClientError> {
+        self.call_with(call, |_| {}).await
+    }
+
+    /// Asks, and tells how far it is until the answer comes.
+    ///
+    /// # Errors
+    /// As for [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    /// As for [`call`](Self::call).
+    pub async fn call_with(
+        &mut self,
+        call: Call,
+        mut progress: impl FnMut(BackupProgress),
+    ) -> Result<Body, ClientError> {
         let id = self.next;
         self.next += 1;
         self.frames
             .send(&Request { id, call }, REQUEST_BYTES_MAX)
             .await
             .map_err(ClientError::Broken)?;
-        let answer = receive(&mut self.frames).await?;
-        match answer.body {
-            Body::Failed(report) => Err(ClientError::Failed(report)),
-            body if answer.id == id => Ok(body),
-            other => Err(unexpected(&other)),
+        loop {
+            let answer = receive(&mut self.frames).await?;
+            return match answer.body {
+                Body::Failed(report) => Err(ClientError::Failed(report)),
+                Body::Progress(far) if answer.id == id => {
+                    progress(far);
+                    continue;
+                }
+                body if answer.id == id => Ok(body),
+                other => Err(unexpected(&other)),
+            };
         }
     }
 

@@ -7,4 +7,4 @@ mod server;
 mod wire;
 
 pub use client::{ClientError, ControlClient, Followed};
-pub use server::{ControlServer, Reloader};
+pub use server::{ControlServer, Faces, Reloader, StorageControl};

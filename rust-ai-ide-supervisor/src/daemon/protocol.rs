@@ -13,6 +13,9 @@ use supervisor_core::message::ChannelStatus;
 use supervisor_core::ports::{CheckpointSelector, RestoreSummary};
 use supervisor_core::status::{LogLine, StatusReport};
 use supervisor_core::{CheckpointId, Sequence, ServiceId};
+use supervisor_persist::BackupProgress;
+
+use crate::storage::{StorageAnswer, StorageCall};
 
 /// The version this code speaks.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -102,6 +105,11 @@ pub enum Call {
     AuditVerify,
     /// The health of every channel.
     Channels,
+    /// Savepoints, backups, dead letters; long ones answer with [`Body::Progress`] first.
+    Storage {
+        /// What of them.
+        storage: StorageCall,
+    },
 }
 
 /// One answer.
@@ -148,6 +156,10 @@ pub enum Body {
     Channels(Vec<ChannelStatus>),
     /// What a reload changed.
     Reloaded(ReloadReport),
+    /// What came of a question about stored state.
+    Storage(Box<StorageAnswer>),
+    /// How far a long one is; the answer follows.
+    Progress(BackupProgress),
 }
 
 /// What a reload changed, by service id.
@@ -189,6 +201,7 @@ mod tests {
             Call::AuditList { after: Some(Sequence(1)), limit: 1 },
             Call::AuditVerify,
             Call::Channels,
+            Call::Storage { storage: StorageCall::BackupVerify { name: Some("b".into()) } },
         ];
         for call in calls {
             let request = Request { id: 7, call };

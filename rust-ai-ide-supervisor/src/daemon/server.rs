@@ -22,6 +22,7 @@ use super::protocol::{
     ReloadReport, Request,
 };
 use super::wire::{Frames, PATIENCE};
+use crate::storage::{Progress, StorageAnswer, StorageCall};
 use crate::supervisor::tasks;
 
 /// Peers served at once. One more is refused with a reason.
@@ -44,6 +45,35 @@ pub trait Reloader: Send + Sync + std::fmt::Debug {
     async fn reload(&self) -> Result<ReloadReport, SupervisorError>;
 }
 
+/// Answers questions about stored state; [`Supervisor`](crate::Supervisor) does.
+#[async_trait]
+pub trait StorageControl: Send + Sync + std::fmt::Debug {
+    /// Carries a call out, telling how far a long one is.
+    ///
+    /// # Errors
+    /// Those of the store; [`SecurityError::NotPermitted`] for what cannot be done while services run.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses the answer, not the effect.
+    async fn storage(
+        &self,
+        call: StorageCall,
+        actor: Actor,
+        progress: Progress,
+    ) -> Result<StorageAnswer, SupervisorError>;
+}
+
+/// What a server answers with; what is absent is refused with a reason.
+#[derive(Debug, Clone)]
+pub struct Faces {
+    /// The supervisor.
+    pub control: Arc<dyn SupervisorControl>,
+    /// What reads the configuration again.
+    pub reloader: Option<Arc<dyn Reloader>>,
+    /// What answers for stored state.
+    pub storage: Option<Arc<dyn StorageControl>>,
+}
+
 /// Answers on the control socket until it is stopped.
 #[derive(Debug)]
 pub struct ControlServer {
@@ -53,8 +83,7 @@ pub struct ControlServer {
 
 #[derive(Debug, Clone)]
 struct Shared {
-    control: Arc<dyn SupervisorControl>,
-    reloader: Option<Arc<dyn Reloader>>,
+    faces: Faces,
     stop: CancellationToken,
 }
 
@@ -66,14 +95,10 @@ impl ControlServer {
     ///
     /// # Panics
     /// When called outside a tokio runtime.
-    pub fn start(
-        state_dir: &Path,
-        control: Arc<dyn SupervisorControl>,
-        reloader: Option<Arc<dyn Reloader>>,
-    ) -> io::Result<Self> {
+    pub fn start(state_dir: &Path, faces: Faces) -> io::Result<Self> {
         let listener = Listener::bind(state_dir)?;
         let stop = CancellationToken::new();
-        let shared = Shared { control, reloader, stop: stop.clone() };
+        let shared = Shared { faces, stop: stop.clone() };
         let task = tasks::spawn(serve(listener, shared));
         Ok(Self { stop, task })
     }
@@ -167,14 +192,17 @@ async fn serve_peer(mut stream: Stream, shared: &Shared) -> io::Result<()> {
         if call == Call::Follow {
             return follow(&mut frames, id, shared).await;
         }
-        let body = answer(call, shared).await;
+        let body = match call {
+            Call::Storage { storage } => stored(&mut frames, id, storage, shared).await?,
+            call => answer(call, shared).await,
+        };
         frames.send(&Answer { id, body }, ANSWER_BYTES_MAX).await?;
         pace.tick().await;
     }
 }
 
 async fn follow(frames: &mut Frames<Stream>, id: u64, shared: &Shared) -> io::Result<()> {
-    let mut events = shared.control.subscribe();
+    let mut events = shared.faces.control.subscribe();
     frames.send(&Answer { id, body: Body::Done }, ANSWER_BYTES_MAX).await?;
     loop {
         let delivery = tokio::select! {
@@ -200,6 +228,39 @@ fn failed(error: &SupervisorError) -> Body {
     Body::Failed(report)
 }
 
+/// Progress reports that wait for a slow client; more are left out, for the next one says more.
+const PROGRESS_MAX: usize = 16;
+
+/// Asks storage, and passes on how far it is.
+async fn stored(
+    frames: &mut Frames<Stream>,
+    id: u64,
+    call: StorageCall,
+    shared: &Shared,
+) -> io::Result<Body> {
+    let Some(storage) = &shared.faces.storage else {
+        let reason = "this supervisor does not answer for its storage".to_owned();
+        return Ok(failed(
+            &SecurityError::NotPermitted { action: "storage".into(), reason }.into(),
+        ));
+    };
+    let (report, mut reports) = tokio::sync::mpsc::channel(PROGRESS_MAX);
+    // Left out when the client is behind: the next one says more.
+    let progress: Progress = Arc::new(move |far| _ = report.try_send(far));
+    let mut answer = storage.storage(call, Actor::Operator, progress);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return Ok(match answer {
+                Ok(answer) => Body::Storage(Box::new(answer)),
+                Err(error) => failed(&error),
+            }),
+            Some(far) = reports.recv() => {
+                frames.send(&Answer { id, body: Body::Progress(far) }, ANSWER_BYTES_MAX).await?;
+            }
+        }
+    }
+}
+
 async fn answer(call: Call, shared: &Shared) -> Body {
     match carry_out(call, shared).await {
         Ok(body) => body,
@@ -208,14 +269,14 @@ async fn answer(call: Call, shared: &Shared) -> Body {
 }
 
 async fn carry_out(call: Call, shared: &Shared) -> Result<Body, SupervisorError> {
-    let (control, actor) = (&shared.control, Actor::Operator);
+    let (control, actor) = (&shared.faces.control, Actor::Operator);
     Ok(match call {
         Call::Status => Body::Status(Box::new(control.status().await?)),
         Call::Start { service } => control.start(&service, actor).await.map(|()| Body::Done)?,
         Call::Stop { service } => control.stop(&service, actor).await.map(|()| Body::Done)?,
         Call::Restart { service } => control.restart(&service, actor).await.map(|()| Body::Done)?,
         Call::Down => control.shutdown(actor).await.map(|()| Body::Done)?,
-        Call::Reload => match &shared.reloader {
+        Call::Reload => match &shared.faces.reloader {
             Some(reloader) => Body::Reloaded(reloader.reload().await?),
             None => {
                 let reason = "this supervisor was not started from a configuration file".to_owned();
@@ -235,6 +296,7 @@ async fn carry_out(call: Call, shared: &Shared) -> Result<Body, SupervisorError>
         Call::AuditList { after, limit } => Body::Audit(control.audit(after, limit).await?),
         Call::AuditVerify => Body::AuditVerified(control.verify_audit().await?),
         Call::Channels => Body::Channels(control.channels().await?),
-        Call::Follow => Body::Done,
+        // Both are answered by `serve_peer`, which has the stream they need.
+        Call::Follow | Call::Storage { .. } => Body::Done,
     })
 }

@@ -12,8 +12,11 @@ use tokio::sync::{OnceCell, watch};
 
 use super::bus::EventBus;
 use super::operations::Operations;
-use super::{Inner, Mode, Supervisor};
+use super::{Inner, Supervisor};
 use crate::state_dir::STATE_DIR_NAME;
+
+/// The mode in which everything works as promised.
+const NORMAL: &str = "normal";
 
 /// Settings of a supervisor before it is made.
 #[derive(Debug, Default)]
@@ -89,7 +92,7 @@ impl SupervisorBuilder {
             phase: watch::Sender::new(SupervisorPhase::Idle),
             culprits: watch::Sender::new(Vec::new()),
             finished: watch::Sender::new(None),
-            mode: Mutex::new(Mode::default()),
+            mode: Mutex::new(NORMAL.to_owned()),
             gate: tokio::sync::Mutex::new(()),
         };
         Ok(Supervisor { inner: Arc::new(inner) })

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use supervisor_core::checkpoint::CheckpointContent;
 use supervisor_core::error::{SupervisorError, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::journal::{Actor, AuditAction};
@@ -26,16 +25,7 @@ impl Supervisor {
 
     pub(super) async fn checkpoint(&self, actor: Actor) -> Result<CheckpointId, SupervisorError> {
         let parts = self.parts().await?;
-        let content = CheckpointContent {
-            services: parts
-                .engine
-                .states()
-                .into_iter()
-                .map(|state| (state.id.clone(), state))
-                .collect(),
-            pending_operations: self.inner.operations.snapshot(),
-            channels: parts.ipc.positions(),
-        };
+        let content = self.content(parts);
         let (services, pending_operations) =
             (content.services.len() as u64, content.pending_operations.len() as u64);
         let id = CheckpointStore::create(&parts.store, content).await?;

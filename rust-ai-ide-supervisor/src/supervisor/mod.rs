@@ -1,7 +1,7 @@
 //! One supervisor made of the three engines.
 //!
 //! `builder.rs` makes it, `open.rs` joins the engines, `recovery.rs` decides what stored state means,
-//! `monitoring.rs` starts what it decided, `control.rs` is the face for windows and sockets, and
+//! `monitoring.rs` starts what it decided, `upkeep.rs` looks after storage meanwhile, `control.rs` is the face for windows and sockets, and
 //! `shutdown.rs` is the only way out.
 
 mod builder;
@@ -15,7 +15,9 @@ mod operations;
 mod recovery;
 mod shutdown;
 mod sink;
+mod storage;
 pub(crate) mod tasks;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,16 +76,11 @@ struct Inner {
     phase: watch::Sender<SupervisorPhase>,
     culprits: watch::Sender<Vec<Culprit>>,
     finished: watch::Sender<Option<ShutdownReport>>,
-    mode: Mutex<Mode>,
+    /// `normal`, or a word for what works with less than it promises.
+    mode: Mutex<String>,
     operations: operations::Operations,
     /// Serialises what must not overlap: start of monitoring, shutdown, reload.
     gate: tokio::sync::Mutex<()>,
-}
-
-/// What works with less than it promises.
-#[derive(Debug, Default)]
-struct Mode {
-    word: Option<String>,
 }
 
 impl Supervisor {
@@ -197,7 +194,14 @@ impl Supervisor {
 
 impl Inner {
     fn mode(&self) -> String {
-        let mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        mode.word.clone().unwrap_or_else(|| "normal".to_owned())
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what works with less than it promises; says whether that is news.
+    fn set_mode(&self, mode: &str) -> bool {
+        let mut known = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *known != mode;
+        mode.clone_into(&mut known);
+        news
     }
 }

@@ -13,7 +13,7 @@ use supervisor_core::status::SupervisorPhase;
 
 use super::open::Parts;
 use super::recovery::{Resumption, resumption};
-use super::{Supervisor, checkpoints, shutdown, tasks};
+use super::{Supervisor, checkpoints, shutdown, tasks, upkeep};
 
 impl Supervisor {
     /// Gives what the supervisor before this one had begun and not finished, for a host to resume.
@@ -132,6 +132,9 @@ impl Supervisor {
         let started = [
             tasks::spawn(checkpoints::run(self.downgrade())),
             tasks::spawn(shutdown::watch_critical(self.downgrade())),
+            tasks::spawn(upkeep::back_up(self.downgrade())),
+            tasks::spawn(upkeep::look_closely(self.downgrade())),
+            tasks::spawn(upkeep::watch_storage(self.downgrade())),
         ];
         parts.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(started);
         self.checkpoint(Actor::Supervisor).await?;

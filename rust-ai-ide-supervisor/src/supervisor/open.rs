@@ -8,7 +8,8 @@ use supervisor_core::error::{SupervisorError, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::journal::{Actor, AuditAction};
 use supervisor_core::ports::{
-    AuditLog, CheckpointStore, EventSink, EventStore, ProcessTable, StateStore, StdioReceiver,
+    AuditLog, CheckpointStore, EventSink, EventStore, Outbox, ProcessTable, StateStore,
+    StdioReceiver,
 };
 use supervisor_core::state::{PendingOperation, ServiceState};
 use supervisor_core::status::SupervisorPhase;
@@ -108,6 +109,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .clock(Arc::clone(&inner.clock))
         .entropy(Arc::clone(&inner.entropy))
         .sink(events)
+        .outbox(Arc::new(store.clone()) as Arc<dyn Outbox>)
         .build();
     note_recovery(&audit, &recovered);
     let newest = CheckpointStore::list(&store, 1).await?.first().map(|summary| summary.id);
@@ -132,6 +134,12 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
     let head = EventStore::head(store).await?;
     let last = EventStore::read(store, Sequence(head.get().saturating_sub(1)), 1).await?;
     let clean = ended_cleanly(last.first());
+    // A checkpoint that is younger than the clean end was put there by somebody who went back to it, operations included.
+    let gone_back = restored
+        .checkpoint
+        .as_ref()
+        .zip(last.first())
+        .is_some_and(|(checkpoint, last)| checkpoint.created_at > last.at);
     let (services, operations) = restored
         .checkpoint
         .map(|checkpoint| (checkpoint.services, checkpoint.pending_operations))
@@ -145,7 +153,7 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
     Ok(Recovered {
         clean,
         states,
-        operations: if clean { Vec::new() } else { operations },
+        operations: if clean && !gone_back { Vec::new() } else { operations },
         source: restored.source,
         rejected,
         swept: 0,

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 mod place;
 mod real;
+mod storage;
 
 use place::{LIMIT, PROGRAM, Place, kill, pid_of, text};
 

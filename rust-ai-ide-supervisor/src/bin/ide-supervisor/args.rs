@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod running;
+pub(crate) mod storage;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! How states, events and records read to a person.
 
 pub(crate) mod event;
+pub(crate) mod storage;
 
 use chrono::{DateTime, Local, Utc};
 use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};

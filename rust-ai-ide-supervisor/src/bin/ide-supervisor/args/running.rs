@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use supervisor_core::{CheckpointId, ServiceId};
 
+pub(crate) use super::storage::{BackupCommand, DeadLetterCommand, SavepointCommand};
 use super::{Target, duration};
 
 #[derive(Debug, Subcommand)]
@@ -41,9 +42,17 @@ pub(crate) enum RunningCommand {
     /// Shows what happened, oldest first.
     Events(Events),
 
-    /// Takes, lists, shows or verifies checkpoints.
+    /// Takes, lists, shows, verifies or restores checkpoints.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
+
+    /// Named snapshots of every service's state, to keep, to carry elsewhere, and to go back to.
+    #[command(subcommand)]
+    Savepoint(SavepointCommand),
+
+    /// Copies of the whole database, each of them opened and read before it counts.
+    #[command(subcommand)]
+    Backup(BackupCommand),
 
     /// Lists or verifies the audit trail.
     #[command(subcommand)]
@@ -51,6 +60,10 @@ pub(crate) enum RunningCommand {
 
     /// Shows every channel and its health.
     Channels(Plain),
+
+    /// Messages that failed for good: lists them, sends them again, or deletes them.
+    #[command(subcommand)]
+    DeadLetters(DeadLetterCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,6 +166,16 @@ pub(crate) enum CheckpointCommand {
     Verify {
         /// Its id; every stored checkpoint by default.
         id: Option<CheckpointId>,
+        #[command(flatten)]
+        plain: Plain,
+    },
+    /// Goes back to a checkpoint, after a backup of what is stored now. The supervisor must not run.
+    Restore {
+        /// Its id.
+        id: CheckpointId,
+        /// Only show what would change.
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         plain: Plain,
     },

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use rust_ai_ide_supervisor::SupervisorConfig;
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
-use rust_ai_ide_supervisor::daemon::{ClientError, ControlClient, Followed};
-use rust_ai_ide_supervisor::{StatePersistence, SupervisorConfig};
+use rust_ai_ide_supervisor::daemon::{ControlClient, Followed};
 use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
-use supervisor_core::error::{Classified, DatabaseError, chain};
 use supervisor_core::ports::{AuditLog, CheckpointSelector, CheckpointStore, RestoreSummary};
 use supervisor_core::{CheckpointId, Sequence};
 
+use super::source::{Source, ask, connect, failure, source, state_dir, stored, unexpected};
+use super::storage;
 use crate::args::Target;
 use crate::args::running::{
     AuditCommand, CheckpointCommand, Events, Logs, Plain, RunningCommand, Services, Status,
@@ -38,49 +39,13 @@ pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure
             RunningCommand::Events(events) => show_events(&events, output).await,
             RunningCommand::Checkpoint(command) => checkpoint(command, output).await,
             RunningCommand::Audit(command) => audit(command, output).await,
+            RunningCommand::Savepoint(command) => storage::savepoint(command, output).await,
+            RunningCommand::Backup(command) => storage::backup(command, output).await,
+            RunningCommand::DeadLetters(command) => storage::dead_letters(command, output).await,
             RunningCommand::Channels(plain) => channels(&plain, output).await,
             RunningCommand::Up(_) | RunningCommand::Demo(_) => Ok(()),
         }
     })
-}
-
-/// Gives the state directory that is meant; without a configuration file there is no supervisor to ask.
-fn state_dir(target: &Target) -> Result<std::path::PathBuf, Failure> {
-    target.state_dir().map_err(|error| {
-        Failure::new(Exit::NoSupervisor, chain(&error))
-            .help("name the supervisor with --state-dir or --config")
-    })
-}
-
-async fn connect(target: &Target) -> Result<ControlClient, Failure> {
-    let dir = state_dir(target)?;
-    ControlClient::connect(&dir).await.map_err(|error| failure(&error))
-}
-
-pub(super) fn failure(error: &ClientError) -> Failure {
-    match error {
-        ClientError::NotRunning { .. } => Failure::new(Exit::NoSupervisor, error.to_string())
-            .help("`ide-supervisor up` starts one; --state-dir names another directory"),
-        ClientError::Failed(report) => {
-            Failure::new(Exit::of_error_code(&report.code), report.message.clone())
-        }
-        other => Failure::new(Exit::Failed, chain(other)),
-    }
-}
-
-fn stored(error: &DatabaseError) -> Failure {
-    Failure::new(Exit::of_error_code(error.code()), chain(error))
-}
-
-async fn ask(client: &mut ControlClient, call: Call) -> Result<Body, Failure> {
-    client.call(call).await.map_err(|error| failure(&error))
-}
-
-fn unexpected() -> Failure {
-    Failure::new(
-        Exit::Failed,
-        "the supervisor gave an answer that fits no question; are both of the same version?",
-    )
 }
 
 async fn show_status(status: &Status, output: Output) -> Result<(), Failure> {
@@ -245,30 +210,6 @@ async fn show_events(events: &Events, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Who answers questions about stored state: the supervisor that has it, or the store itself when none runs.
-enum Source {
-    Live(ControlClient),
-    Stored(StatePersistence),
-}
-
-async fn source(target: &Target) -> Result<Source, Failure> {
-    let dir = state_dir(target)?;
-    match ControlClient::connect(&dir).await {
-        Ok(client) => Ok(Source::Live(client)),
-        Err(error @ ClientError::NotRunning { .. }) => {
-            let config = SupervisorConfig::default();
-            let database = dir.join(&config.database_path);
-            if !database.exists() {
-                return Err(failure(&error));
-            }
-            progress("no supervisor is running; reading its stored state");
-            let opened = StatePersistence::new(database, dir.join(&config.checkpoint_dir)).await;
-            opened.map(Source::Stored).map_err(|error| stored(&error))
-        }
-        Err(error) => Err(failure(&error)),
-    }
-}
-
 async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Failure> {
     match command {
         CheckpointCommand::Create(plain) => {
@@ -298,6 +239,9 @@ async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Fa
         }
         CheckpointCommand::Verify { id, plain } => {
             verify(&mut source(&plain.target).await?, id, plain.json, output).await
+        }
+        CheckpointCommand::Restore { id, dry_run, plain } => {
+            storage::restore_checkpoint(id, dry_run, &plain, output).await
         }
     }
 }

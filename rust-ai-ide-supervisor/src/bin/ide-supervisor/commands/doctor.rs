@@ -1,8 +1,13 @@
 //! `doctor`: what of the promises holds on this machine, checked without a running supervisor.
 
+use std::borrow::Cow;
+use std::path::Path;
+
+use rust_ai_ide_supervisor::SupervisorConfig;
 use rust_ai_ide_supervisor::config_file::{ConfigFile, ConfigFileError};
 use serde::Serialize;
 use serde_json::json;
+use supervisor_persist::{DoctorVerdict, examine};
 
 use crate::args::{Doctor, Target};
 use crate::exit_code::{Exit, Failure};
@@ -24,7 +29,7 @@ pub(crate) enum Verdict {
 /// One thing looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
-    name: &'static str,
+    name: Cow<'static, str>,
     verdict: Verdict,
     detail: String,
     /// What to do about it.
@@ -33,12 +38,12 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), help: None }
+    pub(crate) fn ok(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { name: name.into(), verdict: Verdict::Ok, detail: detail.into(), help: None }
     }
 
     pub(crate) fn warn(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         detail: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
@@ -46,7 +51,7 @@ impl Check {
     }
 
     pub(crate) fn fail(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         detail: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
@@ -58,6 +63,7 @@ pub(crate) fn run(doctor: &Doctor, output: Output) -> Result<(), Failure> {
     let mut checks = vec![configuration(&doctor.target)];
     if let Ok(dir) = doctor.target.state_dir() {
         checks.extend(os::state_dir_checks(&dir));
+        checks.extend(storage(&dir));
     }
     checks.extend(os::system_checks());
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Fail).count();
@@ -84,7 +90,7 @@ fn show(checks: &[Check], output: Output) -> Result<(), Failure> {
             Verdict::Fail => (Style::Bad, "FAILED".to_owned()),
         };
         table.row(vec![
-            (Style::Bold, check.name.to_owned()),
+            (Style::Bold, check.name.clone().into_owned()),
             verdict,
             (Style::Plain, check.detail.clone()),
         ]);
@@ -97,6 +103,25 @@ fn show(checks: &[Check], output: Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Examines what a supervisor has stored; one that runs is not disturbed.
+fn storage(dir: &Path) -> Vec<Check> {
+    let config = SupervisorConfig::default();
+    let database = dir.join(&config.database_path);
+    if !database.exists() {
+        return Vec::new();
+    }
+    let report = examine(&database, &dir.join(&config.checkpoint_dir), chrono::Utc::now());
+    let checks = report.lines.into_iter().map(|line| {
+        let name = format!("storage: {}", line.name);
+        match line.verdict {
+            DoctorVerdict::Ok => Check::ok(name, line.found),
+            DoctorVerdict::Warn => Check::warn(name, line.found, line.advice),
+            DoctorVerdict::Fail => Check::fail(name, line.found, line.advice),
+        }
+    });
+    checks.collect()
 }
 
 fn configuration(target: &Target) -> Check {

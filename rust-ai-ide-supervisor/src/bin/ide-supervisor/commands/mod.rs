@@ -5,6 +5,8 @@ mod config;
 mod control;
 mod demo;
 pub(crate) mod doctor;
+mod source;
+mod storage;
 mod up;
 
 use std::process::ExitCode;

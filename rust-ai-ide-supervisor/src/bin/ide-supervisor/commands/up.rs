@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rust_ai_ide_supervisor::config_file::ConfigFile;
 use rust_ai_ide_supervisor::daemon::protocol::ReloadReport;
-use rust_ai_ide_supervisor::daemon::{ControlClient, ControlServer, Reloader};
+use rust_ai_ide_supervisor::daemon::{ControlClient, ControlServer, Faces, Reloader};
 use rust_ai_ide_supervisor::{Actor, ShutdownReport, Supervisor, SupervisorControl};
 use supervisor_core::config::ServiceSpec;
 use supervisor_core::error::{Classified, SecurityError, SupervisorError, chain};
@@ -83,12 +83,12 @@ where
         path: file.path.clone(),
         known: Mutex::new(file.services.clone()),
     });
-    let control: Arc<dyn SupervisorControl> = Arc::new(supervisor.clone());
-    let server = ControlServer::start(
-        supervisor.state_dir(),
-        control,
-        Some(reloader.clone() as Arc<dyn Reloader>),
-    );
+    let faces = Faces {
+        control: Arc::new(supervisor.clone()),
+        reloader: Some(reloader.clone() as Arc<dyn Reloader>),
+        storage: Some(Arc::new(supervisor.clone())),
+    };
+    let server = ControlServer::start(supervisor.state_dir(), faces);
     let server = server.map_err(|error| {
         Failure::new(Exit::Failed, format!("cannot listen for commands: {error}"))
     })?;

@@ -1,0 +1,98 @@
+//! Whom to ask: the supervisor that runs, or what one has stored.
+
+use std::path::PathBuf;
+
+use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
+use rust_ai_ide_supervisor::daemon::{ClientError, ControlClient};
+use rust_ai_ide_supervisor::{StatePersistence, SupervisorConfig};
+use supervisor_core::error::{Classified, DatabaseError, chain};
+use supervisor_persist::StatePersistenceBuilder;
+
+use crate::args::Target;
+use crate::exit_code::{Exit, Failure};
+use crate::output::progress;
+
+/// Gives the state directory that is meant; without a configuration file there is no supervisor to ask.
+pub(super) fn state_dir(target: &Target) -> Result<PathBuf, Failure> {
+    target.state_dir().map_err(|error| {
+        Failure::new(Exit::NoSupervisor, chain(&error))
+            .help("name the supervisor with --state-dir or --config")
+    })
+}
+
+pub(super) async fn connect(target: &Target) -> Result<ControlClient, Failure> {
+    let dir = state_dir(target)?;
+    ControlClient::connect(&dir).await.map_err(|error| failure(&error))
+}
+
+pub(super) fn failure(error: &ClientError) -> Failure {
+    match error {
+        ClientError::NotRunning { .. } => Failure::new(Exit::NoSupervisor, error.to_string())
+            .help("`ide-supervisor up` starts one; --state-dir names another directory"),
+        ClientError::Failed(report) => {
+            Failure::new(Exit::of_error_code(&report.code), report.message.clone())
+        }
+        other => Failure::new(Exit::Failed, chain(other)),
+    }
+}
+
+pub(super) fn stored(error: &DatabaseError) -> Failure {
+    let failure = Failure::new(Exit::of_error_code(error.code()), chain(error));
+    match failure.exit {
+        Exit::DatabaseRefused => failure.help(
+            "`ide-supervisor doctor` says what is wrong; `backup restore NAME --replace-refused` goes \
+             back to a backup and sets the refused file aside",
+        ),
+        Exit::OwnedByAnother => failure.help("`ide-supervisor down` ends the one that runs"),
+        _ => failure,
+    }
+}
+
+pub(super) async fn ask(client: &mut ControlClient, call: Call) -> Result<Body, Failure> {
+    client.call(call).await.map_err(|error| failure(&error))
+}
+
+pub(super) fn unexpected() -> Failure {
+    Failure::new(
+        Exit::Failed,
+        "the supervisor gave an answer that fits no question; are both of the same version?",
+    )
+}
+
+/// Who answers questions about stored state: the supervisor that has it, or the store itself when none runs.
+pub(super) enum Source {
+    Live(ControlClient),
+    Stored(StatePersistence),
+}
+
+impl Source {
+    /// Lets go of what was opened.
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        match self {
+            Self::Live(_) => Ok(()),
+            Self::Stored(store) => store.close().await.map_err(|error| stored(&error)),
+        }
+    }
+}
+
+pub(super) async fn source(target: &Target) -> Result<Source, Failure> {
+    let dir = state_dir(target)?;
+    match ControlClient::connect(&dir).await {
+        Ok(client) => Ok(Source::Live(client)),
+        Err(error @ ClientError::NotRunning { .. }) => {
+            let store = builder(target)?.ok_or_else(|| failure(&error))?;
+            progress("no supervisor is running; reading its stored state");
+            store.open().await.map(Source::Stored).map_err(|error| stored(&error))
+        }
+        Err(error) => Err(failure(&error)),
+    }
+}
+
+/// Gives what opens the store of a state directory, if there is one.
+pub(super) fn builder(target: &Target) -> Result<Option<StatePersistenceBuilder>, Failure> {
+    let dir = state_dir(target)?;
+    let config = SupervisorConfig::default();
+    let database = dir.join(&config.database_path);
+    let builder = || StatePersistence::builder(&database, dir.join(&config.checkpoint_dir));
+    Ok(database.exists().then(builder))
+}
