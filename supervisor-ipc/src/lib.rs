@@ -12,6 +12,7 @@ mod monitor;
 mod os;
 mod protocol;
 mod receipt;
+pub mod relay;
 mod session;
 mod share;
 mod task;
