@@ -35,6 +35,17 @@ pub struct Dependency {
     pub condition: DependencyCondition,
 }
 
+impl std::fmt::Display for Dependency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reached = match self.condition {
+            DependencyCondition::Started => "to be started",
+            DependencyCondition::Ready => "to be ready",
+            DependencyCondition::Completed => "to complete",
+        };
+        write!(f, "{} {reached}", self.id)
+    }
+}
+
 /// Who is restarted when a member of a group fails (the words are those of OTP's supervisors).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

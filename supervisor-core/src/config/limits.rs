@@ -56,6 +56,10 @@ impl ResourceLimits {
             let given = self.open_files.unwrap_or_default().to_string();
             return Err(ConfigError::invalid("limits.open_files", given, "16 or more"));
         }
+        if self.cpu.is_some_and(|cpu| !(1..=102_400).contains(&cpu.0)) {
+            let given = self.cpu.map(|cpu| cpu.to_string()).unwrap_or_default();
+            return Err(ConfigError::invalid("limits.cpu", given, "1% to 102400%"));
+        }
         if self.processes == Some(0) {
             return Err(ConfigError::invalid("limits.processes", "0", "1 or more"));
         }

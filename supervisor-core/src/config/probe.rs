@@ -86,6 +86,11 @@ fn three() -> u32 {
 /// Probe timeout when none is given, before the service's own `health_check_timeout` caps it (kubelet's default).
 pub(crate) const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 
+/// Longest target of a TCP or HTTP probe, in bytes.
+const TARGET_LEN_MAX: usize = 2048;
+/// Most words in the command of an exec probe.
+const COMMAND_ITEMS_MAX: usize = 4096;
+
 impl ProbeSpec {
     /// Makes a probe with default timing.
     #[must_use]
@@ -138,6 +143,19 @@ impl ProbeSpec {
     }
 
     fn validate_target(&self) -> Result<(), ConfigError> {
+        let asks_target = matches!(self.kind, ProbeKind::Tcp | ProbeKind::Http);
+        if let Some(target) = &self.target
+            && (!asks_target || target.len() > TARGET_LEN_MAX)
+        {
+            return Err(ConfigError::invalid(
+                "target",
+                target,
+                "at most 2048 bytes, for tcp and http only",
+            ));
+        }
+        if self.kind != ProbeKind::Exec && !self.command.is_empty() {
+            return Err(ConfigError::invalid("command", &self.command[0], "nothing, or kind exec"));
+        }
         match self.kind {
             ProbeKind::Tcp => {
                 let target = self.target.as_deref().unwrap_or_default();
@@ -170,14 +188,15 @@ impl ProbeSpec {
             ProbeKind::Exec => {
                 let program = self.command.first().map_or("", String::as_str);
                 check_text("command", program, super::spec::ARG_LEN_MAX)?;
-                for argument in &self.command {
-                    if argument.contains('\0') {
-                        return Err(ConfigError::invalid(
-                            "command",
-                            argument,
-                            "text without NUL characters",
-                        ));
-                    }
+                let wrong =
+                    |text: &String| text.contains('\0') || text.len() > super::spec::ARG_LEN_MAX;
+                if self.command.len() > COMMAND_ITEMS_MAX || self.command.iter().any(wrong) {
+                    // An argument may hold a secret: only the program is repeated.
+                    return Err(ConfigError::invalid(
+                        "command",
+                        program,
+                        "at most 4096 arguments of 128 KiB each, without NUL characters",
+                    ));
                 }
             }
             ProbeKind::Process | ProbeKind::Ipc | ProbeKind::Heartbeat => {}

@@ -91,6 +91,9 @@ pub struct ServiceSpec {
     /// Steps of the stop instead of `stop_signal` and `shutdown_timeout`; a kill always follows the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop_sequence: Vec<StopStep>,
+    /// Signal that makes the service's runtime dump its stacks, such as `SIGQUIT`; sent to one that hangs, a second before it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump_signal: Option<Signal>,
     /// What becomes of the service when the host dies.
     #[serde(default)]
     pub on_host_death: HostDeathPolicy,
@@ -155,6 +158,7 @@ impl From<ServiceConfig> for ServiceSpec {
             group: None,
             stop_signal: stop_signal(),
             stop_sequence: Vec::new(),
+            dump_signal: None,
             on_host_death: HostDeathPolicy::default(),
             inherit_environment: EnvironmentInheritance::default(),
             secret_environment: Vec::new(),
