@@ -119,6 +119,9 @@ pub struct ServiceState {
     /// Wall-clock times of the restarts that still count against the restart intensity, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent_restarts: Vec<DateTime<Utc>>,
+    /// Restarts beyond the restart intensity since it was last stable; the exponent of their spacing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slow_step: u32,
     /// When the phase was entered.
     pub since: DateTime<Utc>,
     /// How the last run ended.
@@ -127,6 +130,11 @@ pub struct ServiceState {
     pub next_restart_at: Option<DateTime<Utc>>,
     /// Why it is in this phase and what happens next, for people.
     pub reason: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl ServiceState {
@@ -143,6 +151,7 @@ impl ServiceState {
             attempt: 0,
             restarts: 0,
             recent_restarts: Vec::new(),
+            slow_step: 0,
             since: at,
             last_exit: None,
             next_restart_at: None,

@@ -9,6 +9,7 @@ mod notify;
 mod os;
 mod probe;
 mod scan;
+mod secrets;
 mod spawner;
 mod table;
 

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec, ServiceSpec};
 use supervisor_core::lifecycle::{Event, Notification};
 use supervisor_core::{Incarnation, ServiceId};
 
@@ -15,6 +16,8 @@ use crate::os;
 
 /// Name of the variable that tells a service where to report.
 const VARIABLE: &str = "NOTIFY_SOCKET";
+/// Name of the variable that tells a service how often its heartbeat is looked for, in microseconds.
+const WATCHDOG_VARIABLE: &str = "WATCHDOG_USEC";
 
 /// The socket of one engine.
 #[derive(Debug)]
@@ -30,8 +33,20 @@ impl NotifySocket {
         Ok(Self { name, socket: Arc::new(socket) })
     }
 
-    pub(crate) fn variable(&self) -> (String, String) {
-        (VARIABLE.to_owned(), format!("@{}", self.name))
+    /// Gives the variables that tell a service where and how often to report.
+    pub(crate) fn variables(
+        &self,
+        spec: &ServiceSpec,
+        default_period: Duration,
+    ) -> impl Iterator<Item = (String, String)> {
+        let heartbeat = |probe: &&ProbeSpec| {
+            probe.kind == ProbeKind::Heartbeat && probe.role == ProbeRole::Liveness
+        };
+        let period =
+            spec.probes.iter().find(heartbeat).map(|it| it.period.unwrap_or(default_period));
+        let watchdog =
+            period.map(|period| (WATCHDOG_VARIABLE.to_owned(), period.as_micros().to_string()));
+        [(VARIABLE.to_owned(), format!("@{}", self.name))].into_iter().chain(watchdog)
     }
 
     /// Passes reports on until the engine is over.
@@ -60,17 +75,22 @@ async fn receive(socket: Arc<os::CredentialSocket>, shared: Weak<Shared>, mark: 
         let incarnation = Incarnation(marking.incarnation);
         for notification in parse(&text) {
             let notification = match notification {
+                Parsed::Plain(Notification::Status(text)) => {
+                    Notification::Status(shared.redacted(&service, text))
+                }
                 Parsed::Plain(notification) => notification,
                 Parsed::MainPid(pid) => match os::marking(pid).zip(os::identity_of(pid)) {
                     Some((other, identity))
-                        if other.mark == *mark && other.service == service.as_str() =>
+                        if other.mark == *mark
+                            && other.service == service.as_str()
+                            && other.incarnation == incarnation.get() =>
                     {
                         Notification::MainPid(identity)
                     }
                     _ => continue,
                 },
             };
-            shared.tell(&service, Event::Notified { incarnation, notification });
+            shared.report(&service, Event::Notified { incarnation, notification });
         }
     }
 }

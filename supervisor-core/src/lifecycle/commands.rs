@@ -1,5 +1,8 @@
 //! What people ask of a service, and what its neighbours do to it.
 
+use std::time::Duration;
+
+use super::running::shown;
 use super::stopping::After;
 use super::timers::Timer;
 use super::turn::Turn;
@@ -134,8 +137,12 @@ impl Lifecycle {
         }
         self.timers.clear();
         self.waiting = true;
-        let needs: Vec<_> = self.spec.depends_on.iter().map(|need| need.id.to_string()).collect();
-        self.enter(Phase::Registered, format!("waiting for {}", needs.join(", ")), turn);
+        let needs: Vec<_> = self.spec.depends_on.iter().map(ToString::to_string).collect();
+        self.enter(
+            Phase::Registered,
+            format!("waiting for {}, starts then", needs.join(", ")),
+            turn,
+        );
         turn.persist("waiting");
         turn.act(Effect::AwaitDependencies);
     }
@@ -182,23 +189,31 @@ impl Lifecycle {
     pub(super) fn on_half_open(&mut self, turn: &mut Turn) {
         if self.phase == Phase::Failed && self.desired == Desired::Up && self.unkillable().is_none()
         {
-            self.restart_cause = Some("half-open retry after giving up".to_owned());
-            self.begin_spawn(turn);
+            // Through the budget: many that gave up together must not come back together.
+            self.schedule(Duration::ZERO, "half-open retry after giving up".to_owned(), turn);
         }
     }
 
     /// Gives the service up.
-    pub(super) fn fail(&mut self, text: impl Into<String>, half_open: bool, turn: &mut Turn) {
-        let mut text = text.into();
+    pub(super) fn fail(&mut self, why: impl Into<String>, half_open: bool, turn: &mut Turn) {
+        let why = why.into();
         self.timers.clear();
         self.restart_cause = None;
-        if let Some(pause) = self.spec.half_open_after.filter(|_| half_open) {
-            self.timers.arm(Timer::HalfOpen, turn.now.monotonic + pause);
-            text = format!("{text}; one more try in {}", crate::text::format_duration(pause));
-        }
+        let pause = self.spec.half_open_after.filter(|_| half_open).map(|pause| {
+            crate::policy::jittered(pause, self.spec.jitter(), self.random.next_u64())
+        });
+        let next = pause.map_or_else(
+            || "stays down until it is started again".to_owned(),
+            |pause| format!("one more try in {}", shown(pause)),
+        );
+        let text = format!("{why}; {next}");
         self.enter(Phase::Failed, text.clone(), turn);
+        if let Some(pause) = pause {
+            self.timers.arm(Timer::HalfOpen, turn.now.monotonic + pause);
+            self.next_restart_at = Some(super::machine::add(turn.now.wall, pause));
+        }
         turn.persist("gave_up");
-        turn.act(Effect::GaveUp { critical: self.spec.critical, reason: text.clone() });
+        turn.act(Effect::GaveUp { critical: self.spec.critical, reason: why });
         turn.publish(crate::event::EventKind::ServiceGaveUp {
             service: self.id.clone(),
             critical: self.spec.critical,

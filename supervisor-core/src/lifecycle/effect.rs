@@ -65,7 +65,18 @@ pub enum Effect {
         /// How long to look.
         confirm: Duration,
     },
-    /// Take a stack dump and a snapshot of a service that hangs, before it is stopped.
+    /// Look whether the service, or its probe, was kept from a processor by others; answered by `HangWeighed`.
+    WeighHang {
+        /// The run.
+        incarnation: Incarnation,
+        /// The probe that was lost.
+        probe: usize,
+        /// How long it takes when it passes; zero when it never did.
+        usual: Duration,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Take a snapshot of a service that hangs, before it is stopped.
     Diagnose {
         /// The run.
         incarnation: Incarnation,

@@ -139,6 +139,15 @@ pub enum Event {
         /// How long it took.
         latency: Duration,
     },
+    /// Whether a lost liveness is the service's own doing.
+    HangWeighed {
+        /// The run.
+        incarnation: Incarnation,
+        /// The probe that was lost.
+        probe: usize,
+        /// Why it is not, for people; nothing when it is.
+        doubt: Option<String>,
+    },
     /// The service reported something of itself.
     Notified {
         /// The run.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::machine::EXTEND_MAX;
+use super::machine::{EXTEND_MAX, WEIGH_MAX};
 use super::stopping::After;
 use super::timers::Timer;
 use super::turn::Turn;
@@ -58,6 +58,9 @@ impl Lifecycle {
             return;
         };
         let (role, kind) = (fold.role, fold.kind);
+        if passed {
+            fold.note_latency(latency);
+        }
         if fold.fold(passed) {
             self.evaluate(probe, &detail, turn);
         }
@@ -95,19 +98,22 @@ impl Lifecycle {
                 }
             }
             ProbeRole::Startup => {}
-            ProbeRole::Readiness if all_healthy => {
-                "up".clone_into(&mut self.reason);
-                self.set_ready(true, turn);
+            ProbeRole::Readiness if all_healthy => self.on_readiness(true, "up", turn),
+            ProbeRole::Readiness if any_lost => {
+                self.on_readiness(false, &format!("up, not ready: {detail}"), turn);
             }
-            ProbeRole::Readiness => {
-                if any_lost {
-                    self.reason = format!("up, not ready: {detail}");
-                    self.set_ready(false, turn);
-                }
-            }
-            ProbeRole::Liveness if any_lost => self.hang(detail, turn),
+            ProbeRole::Readiness => {}
+            ProbeRole::Liveness if any_lost => self.suspect(detail, turn),
             ProbeRole::Liveness => self.weigh_liveness(probe, detail, turn),
         }
+    }
+
+    fn on_readiness(&mut self, ready: bool, reason: &str, turn: &mut Turn) {
+        // What its liveness says weighs more.
+        if self.phase == Phase::Running {
+            reason.clone_into(&mut self.reason);
+        }
+        self.set_ready(ready, turn);
     }
 
     /// The first rungs of the ladder: late is said aloud before anything is done about it.
@@ -117,18 +123,76 @@ impl Lifecycle {
         let failing =
             self.probes.iter().any(|fold| fold.role == ProbeRole::Liveness && fold.failures > 0);
         if failing && self.phase == Phase::Running {
-            let text = format!("liveness failed {failures} of {threshold} times: {detail}");
-            self.enter(Phase::Unhealthy, text.clone(), turn);
-            turn.persist("liveness_late");
-            turn.publish(EventKind::ServiceDegraded {
-                service: self.id.clone(),
-                incarnation: self.incarnation,
-                reason: text,
-            });
+            let text = format!(
+                "liveness failed {failures} of {threshold} times: {detail}; stopped as a hang at {threshold}"
+            );
+            self.become_unhealthy(text, turn);
         } else if !failing && self.phase == Phase::Unhealthy {
             let reason = if self.ready { "up" } else { "up, not ready" };
             self.enter(Phase::Running, reason, turn);
             turn.persist("liveness_back");
+        }
+    }
+
+    fn become_unhealthy(&mut self, text: String, turn: &mut Turn) {
+        self.enter(Phase::Unhealthy, text.clone(), turn);
+        turn.persist("liveness_late");
+        self.degraded(text, turn);
+    }
+
+    fn degraded(&self, reason: String, turn: &mut Turn) {
+        turn.publish(EventKind::ServiceDegraded {
+            service: self.id.clone(),
+            incarnation: self.incarnation,
+            reason,
+        });
+    }
+
+    /// Liveness is lost. Before the service is blamed, it is asked whether it ever got a processor.
+    fn suspect(&mut self, detail: &str, turn: &mut Turn) {
+        let lost = |fold: &super::probes::ProbeFold| {
+            fold.role == ProbeRole::Liveness && fold.healthy == Some(false)
+        };
+        let Some(probe) = self.probes.iter().position(lost) else { return };
+        if self.suspected.is_some() {
+            return;
+        }
+        self.suspected = Some((probe, detail.to_owned()));
+        self.timers.arm(Timer::Weigh, turn.now.monotonic + WEIGH_MAX);
+        let text =
+            format!("liveness lost: {detail}; stopped as a hang unless the host is overloaded");
+        self.become_unhealthy(text, turn);
+        let fold = &self.probes[probe];
+        turn.act(Effect::WeighHang {
+            incarnation: self.incarnation,
+            probe,
+            usual: fold.usual,
+            timeout: fold.timeout,
+        });
+    }
+
+    pub(super) fn on_hang_weighed(&mut self, probe: usize, doubt: Option<String>, turn: &mut Turn) {
+        let Some((_, detail)) = self.suspected.take_if(|(suspected, _)| *suspected == probe) else {
+            return;
+        };
+        self.timers.disarm(Timer::Weigh);
+        if self.probes[probe].healthy != Some(false) {
+            // It came back meanwhile.
+            return;
+        }
+        let Some(doubt) = doubt else {
+            self.hang(&detail, turn);
+            return;
+        };
+        self.probes[probe].doubt();
+        let text = format!("liveness lost ({detail}), but not stopped: {doubt}; asked again");
+        self.reason.clone_from(&text);
+        self.degraded(text, turn);
+    }
+
+    pub(super) fn on_weigh_overdue(&mut self, turn: &mut Turn) {
+        if let Some((probe, _)) = self.suspected {
+            self.on_hang_weighed(probe, None, turn);
         }
     }
 
@@ -168,9 +232,7 @@ impl Lifecycle {
                     self.hang("the service asked to be treated as hung", turn);
                 }
             }
-            Notification::Stopping => {
-                "the service says that it is stopping".clone_into(&mut self.reason);
-            }
+            Notification::Stopping => self.note("it says that it is stopping"),
             Notification::ExtendTimeout(by) => {
                 let until = turn.now.monotonic + by.min(EXTEND_MAX);
                 for timer in [Timer::Startup, Timer::StopStep] {
@@ -182,7 +244,7 @@ impl Lifecycle {
             Notification::Status(text) => {
                 let text: String =
                     text.chars().filter(|c| !c.is_control()).take(STATUS_TEXT_MAX).collect();
-                self.reason = format!("{}: {text}", self.phase);
+                self.note(&format!("it says: {text}"));
             }
             Notification::MainPid(identity) => {
                 if self.spawned {
@@ -191,6 +253,17 @@ impl Lifecycle {
                 }
             }
         }
+    }
+
+    /// Adds what the service says of itself to why it is where it is; it never hides what is being done about it.
+    fn note(&mut self, words: &str) {
+        let base = match (self.phase, self.ready) {
+            (Phase::Running, true) => "up",
+            (Phase::Running, false) => "up, not ready",
+            (Phase::Starting, _) => "started, waiting for its startup probe",
+            _ => return,
+        };
+        self.reason = format!("{base}; {words}");
     }
 
     pub(super) fn on_limit(&mut self, ceiling: Ceiling, detail: &str, turn: &mut Turn) {
@@ -203,11 +276,7 @@ impl Lifecycle {
         };
         let text = format!("{name} limit exceeded: {detail}");
         match self.spec.limits.beyond {
-            BeyondLimit::Report => turn.publish(EventKind::ServiceDegraded {
-                service: self.id.clone(),
-                incarnation: self.incarnation,
-                reason: text,
-            }),
+            BeyondLimit::Report => self.degraded(text, turn),
             BeyondLimit::Restart => {
                 self.begin_stop(
                     After::Judge { exit, text: text.clone() },

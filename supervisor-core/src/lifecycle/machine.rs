@@ -30,6 +30,12 @@ pub const KILL_RETRY: Duration = Duration::from_secs(10);
 pub const LATE_MAX: Duration = Duration::from_secs(2);
 /// Commands that may wait for one service; one more is answered `Busy`.
 pub const PENDING_COMMANDS_MAX: usize = 64;
+/// How long the dump of a service that hangs may take before it is asked to stop.
+///
+/// A runtime writes its stacks in milliseconds; a second is enough on a loaded machine and no loss for a hung service.
+pub const DUMP_WAIT: Duration = Duration::from_secs(1);
+/// How long the answer whether a hang is believable may take; without one the hang is believed.
+pub(super) const WEIGH_MAX: Duration = Duration::from_secs(5);
 /// Longest extension of a deadline a service may ask for at a time.
 pub(super) const EXTEND_MAX: Duration = Duration::from_secs(3600);
 /// Deadlines handled in one step; the rest waits for the next tick.
@@ -62,6 +68,8 @@ pub struct Lifecycle {
     pub(super) timers: TimerTable,
     pub(super) probes: Vec<ProbeFold>,
     pub(super) stop: Option<Stop>,
+    /// The liveness probe that was lost and what it said, while it is being weighed.
+    pub(super) suspected: Option<(usize, String)>,
     pub(super) waiting: bool,
     pub(super) budget_asked: bool,
     /// Why the start under way is a restart, if it is one.
@@ -116,6 +124,7 @@ impl Lifecycle {
             starved: 0,
             timers: TimerTable::default(),
             stop: None,
+            suspected: None,
             waiting: false,
             budget_asked: false,
             restart_cause: None,
@@ -150,6 +159,7 @@ impl Lifecycle {
         machine.incarnation = state.incarnation;
         machine.attempt = state.attempt;
         machine.restarts = state.restarts;
+        machine.slow_step = state.slow_step;
         machine.last_exit.clone_from(&state.last_exit);
         machine.since = state.since;
         for at in &state.recent_restarts {
@@ -182,9 +192,22 @@ impl Lifecycle {
             Phase::Registered | Phase::Stopped | Phase::Failed => {
                 machine.phase = state.phase;
                 machine.reason.clone_from(&state.reason);
+                machine.restore_half_open(state);
             }
         }
         Ok(machine)
+    }
+
+    /// A retry that was due after giving up stays due, at most its whole pause away.
+    fn restore_half_open(&mut self, state: &ServiceState) {
+        let Some((pause, at)) = self.spec.half_open_after.zip(state.next_restart_at) else {
+            return;
+        };
+        if state.phase == Phase::Failed && state.desired == Desired::Up {
+            let left = (at - self.now.wall).to_std().unwrap_or_default().min(pause);
+            self.timers.arm(Timer::HalfOpen, self.now.monotonic + left);
+            self.next_restart_at = Some(add(self.now.wall, left));
+        }
     }
 
     /// Takes one event and gives what is to be done, in order.
@@ -225,6 +248,7 @@ impl Lifecycle {
                     now.wall - TimeDelta::from_std(now.monotonic.since(at)).unwrap_or_default()
                 })
                 .collect(),
+            slow_step: self.slow_step,
             since: self.since,
             last_exit: self.last_exit.clone(),
             next_restart_at: self.next_restart_at,
@@ -242,6 +266,12 @@ impl Lifecycle {
     #[must_use]
     pub const fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Tells whether the service can be used.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// Gives the current run's number.
@@ -294,6 +324,7 @@ impl Lifecycle {
             | Event::SetEmpty { incarnation }
             | Event::SetKilled { incarnation, .. }
             | Event::ProbeCompleted { incarnation, .. }
+            | Event::HangWeighed { incarnation, .. }
             | Event::Notified { incarnation, .. }
             | Event::LimitExceeded { incarnation, .. } => {
                 if self.is_current(incarnation) {
@@ -315,6 +346,7 @@ impl Lifecycle {
             Event::ProbeCompleted { probe, passed, detail, latency, .. } => {
                 self.on_probe(probe, passed, detail, latency, turn);
             }
+            Event::HangWeighed { probe, doubt, .. } => self.on_hang_weighed(probe, doubt, turn),
             Event::Notified { notification, .. } => self.on_notified(notification, turn),
             Event::LimitExceeded { ceiling, detail, .. } => self.on_limit(ceiling, &detail, turn),
             _ => {}
@@ -333,6 +365,7 @@ impl Lifecycle {
                 Timer::Backoff => self.on_backoff_over(turn),
                 Timer::Stable => self.on_stable(turn),
                 Timer::HalfOpen => self.on_half_open(turn),
+                Timer::Weigh => self.on_weigh_overdue(turn),
             }
         }
         for probe in 0..self.probes.len() {
@@ -357,6 +390,10 @@ impl Lifecycle {
         }
         if let Some(startup) = self.timers.get(Timer::Startup) {
             self.timers.arm(Timer::Startup, startup + late);
+        }
+        // What was asked to end may have slept as we did: it gets a moment to do so, never more than it had.
+        if let Some((at, step)) = self.timers.get(Timer::StopStep).zip(self.stop_step()) {
+            self.timers.arm(Timer::StopStep, at.max(now.monotonic + step.wait.min(LATE_MAX)));
         }
     }
 }

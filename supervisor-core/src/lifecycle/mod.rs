@@ -31,4 +31,4 @@ mod turn;
 
 pub use effect::{CommandFailure, Effect};
 pub use event::{Ceiling, Command, Event, Notification, Now};
-pub use machine::{KILL_CONFIRM, KILL_RETRY, LATE_MAX, Lifecycle, PENDING_COMMANDS_MAX};
+pub use machine::{DUMP_WAIT, KILL_CONFIRM, KILL_RETRY, LATE_MAX, Lifecycle, PENDING_COMMANDS_MAX};

@@ -22,6 +22,8 @@ pub(super) struct ProbeFold {
     pub(super) in_flight: bool,
     /// Whether the answer under way is void if it is a failure, because we ourselves stood still.
     forgiven: bool,
+    /// What a passed check takes lately, the longest one weighing most.
+    pub(super) usual: Duration,
     /// Whether the service reported since the last look (heartbeat only).
     beaten: bool,
     due: Option<Monotonic>,
@@ -44,6 +46,7 @@ impl ProbeFold {
                 healthy: None,
                 in_flight: false,
                 forgiven: false,
+                usual: Duration::ZERO,
                 beaten: false,
                 due: None,
             })
@@ -56,6 +59,7 @@ impl ProbeFold {
         self.healthy = None;
         self.in_flight = false;
         self.forgiven = false;
+        self.usual = Duration::ZERO;
         self.beaten = false;
         self.due = None;
     }
@@ -97,6 +101,17 @@ impl ProbeFold {
         if self.due.is_some() {
             self.rearm(now);
         }
+    }
+
+    /// Remembers what a passed check took; a longer one at once, shorter ones by and by.
+    pub(super) fn note_latency(&mut self, latency: Duration) {
+        self.usual = latency.max(self.usual - self.usual / 8);
+    }
+
+    /// Takes a lost verdict back: the failures were not the service's.
+    pub(super) const fn doubt(&mut self) {
+        self.failures = 0;
+        self.healthy = None;
     }
 
     pub(super) const fn beat(&mut self) {

@@ -31,6 +31,7 @@ impl Lifecycle {
         self.waiting = false;
         self.lost = false;
         self.stop = None;
+        self.suspected = None;
         self.timers.clear();
         for probe in &mut self.probes {
             probe.reset();
@@ -83,7 +84,7 @@ impl Lifecycle {
         let deadline = allowance.max(self.spec.health_check_timeout);
         self.timers.arm(Timer::Startup, turn.now.monotonic + deadline);
         self.begin_probes(|role| role == ProbeRole::Startup, turn);
-        "started, waiting for its startup probe".clone_into(&mut self.reason);
+        self.reason = format!("started, waiting at most {} for its startup probe", shown(deadline));
     }
 
     pub(super) fn enter_running(&mut self, turn: &mut Turn) {
@@ -263,7 +264,7 @@ impl Lifecycle {
     }
 
     /// Waits for `delay`, then asks the budget; at once if there is nothing to wait for.
-    fn schedule(&mut self, delay: Duration, cause: String, turn: &mut Turn) {
+    pub(super) fn schedule(&mut self, delay: Duration, cause: String, turn: &mut Turn) {
         let when =
             if delay.is_zero() { "at once".to_owned() } else { format!("in {}", shown(delay)) };
         self.enter(Phase::Backoff, format!("{cause}; restarting {when}"), turn);
@@ -293,6 +294,8 @@ impl Lifecycle {
     pub(super) fn on_budget_delayed(&mut self, wait: Duration, turn: &mut Turn) {
         if self.phase == Phase::Backoff && self.budget_asked {
             self.budget_asked = false;
+            let cause = self.restart_cause.as_deref().unwrap_or("down");
+            self.reason = format!("{cause}; waiting for the restart budget, in {}", shown(wait));
             self.next_restart_at = Some(add(turn.now.wall, wait));
             self.timers.arm(Timer::Backoff, turn.now.monotonic + wait);
         }
@@ -335,7 +338,7 @@ impl Lifecycle {
 }
 
 /// Rounds to milliseconds: nobody reads nanoseconds in a sentence.
-fn shown(delay: Duration) -> String {
+pub(super) fn shown(delay: Duration) -> String {
     let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).max(1);
     format_duration(Duration::from_millis(millis))
 }

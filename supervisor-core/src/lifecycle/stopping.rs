@@ -1,10 +1,12 @@
 //! Bringing a set down: signal, grace period, kill, confirmation.
 
-use super::machine::KILL_CONFIRM;
+use super::machine::{DUMP_WAIT, KILL_CONFIRM};
+use super::running::shown;
 use super::timers::Timer;
 use super::turn::Turn;
 use super::{Command, CommandFailure, Effect, KILL_RETRY, Lifecycle};
 use crate::Signal;
+use crate::config::StopStep;
 use crate::event::EventKind;
 use crate::exit::{ExitReason, ExitReport, ExitStatus};
 use crate::state::{Desired, Phase};
@@ -26,6 +28,9 @@ pub(super) enum After {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stop {
     after: After,
+    /// Why, without what is being done about it.
+    base: String,
+    steps: Vec<StopStep>,
     step: usize,
     killing: bool,
     /// How the leader ended, once it has.
@@ -49,8 +54,16 @@ impl Lifecycle {
         turn: &mut Turn,
     ) {
         self.leave_running(turn);
+        let (reason, mut steps) = (reason.into(), self.stop_steps.clone());
+        if let After::Judge { exit: ExitReason::Hang, .. } = after
+            && let Some(signal) = self.spec.dump_signal
+        {
+            steps.insert(0, StopStep { signal, wait: DUMP_WAIT });
+        }
         self.stop = Some(Stop {
             after,
+            base: reason.clone(),
+            steps,
             step: 0,
             killing: false,
             exited: None,
@@ -76,7 +89,9 @@ impl Lifecycle {
         let reason = format!("{text}; ending what is left of its set");
         self.stop = Some(Stop {
             after: After::Judge { exit, text },
-            step: self.stop_steps.len(),
+            base: reason.clone(),
+            steps: Vec::new(),
+            step: 0,
             killing: false,
             exited: Some(exited),
             emptied: false,
@@ -96,7 +111,13 @@ impl Lifecycle {
             probe.reset();
         }
         self.timers.clear();
+        self.suspected = None;
         self.ready = false;
+    }
+
+    /// The step of the stop under way that is being waited for.
+    pub(super) fn stop_step(&self) -> Option<StopStep> {
+        self.stop.as_ref().and_then(|stop| stop.steps.get(stop.step)).copied()
     }
 
     /// The process came to be after its stop was asked for.
@@ -125,8 +146,8 @@ impl Lifecycle {
         }
         if !stop.killing {
             stop.killing = true;
+            "stop forced".clone_into(&mut stop.base);
             self.timers.disarm(Timer::StopStep);
-            "stop forced".clone_into(&mut self.reason);
             if self.spawned {
                 self.kill(turn);
             }
@@ -134,9 +155,7 @@ impl Lifecycle {
     }
 
     fn signal_step(&mut self, turn: &mut Turn) {
-        let Some(step) =
-            self.stop.as_ref().and_then(|stop| self.stop_steps.get(stop.step)).copied()
-        else {
+        let Some(step) = self.stop_step() else {
             self.kill(turn);
             return;
         };
@@ -146,6 +165,11 @@ impl Lifecycle {
             turn.act(Effect::Signal { incarnation: self.incarnation, signal: Signal::Cont });
         }
         self.timers.arm(Timer::StopStep, turn.now.monotonic + step.wait);
+        if let Some(stop) = &self.stop {
+            let next = stop.steps.get(stop.step + 1).map_or("kill", |next| next.signal.name());
+            self.reason =
+                format!("{}; {} sent, {next} in {}", stop.base, step.signal, shown(step.wait));
+        }
     }
 
     pub(super) fn on_stop_step(&mut self, turn: &mut Turn) {
@@ -158,6 +182,9 @@ impl Lifecycle {
     fn kill(&mut self, turn: &mut Turn) {
         if let Some(stop) = &mut self.stop {
             stop.killing = true;
+            if stop.survivors.is_none() {
+                self.reason = format!("{}; being killed", stop.base);
+            }
             turn.act(Effect::KillSet { incarnation: self.incarnation, confirm: KILL_CONFIRM });
         }
     }

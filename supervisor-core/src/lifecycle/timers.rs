@@ -17,16 +17,19 @@ pub(super) enum Timer {
     Stable,
     /// One more try after giving up.
     HalfOpen,
+    /// The answer whether a hang is believable must have come.
+    Weigh,
 }
 
 impl Timer {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Startup,
         Self::StopStep,
         Self::KillRetry,
         Self::Backoff,
         Self::Stable,
         Self::HalfOpen,
+        Self::Weigh,
     ];
 }
 

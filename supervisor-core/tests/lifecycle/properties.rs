@@ -50,7 +50,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             ignores_signals,
             leaves_grandchild,
             probes_pass,
-            unkillable: false,
+            ..Habits::default()
         },
     );
     let one = prop_oneof![
@@ -164,6 +164,103 @@ fn stale(world: &mut World, incarnation: Incarnation, kind: u8) {
     assert!(effects.is_empty(), "a stale event had effects: {effects:?}");
     assert_eq!(world.machine.state(), state);
     assert_eq!(world.machine.stale_events(), seen + 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    /// Commands race with crashes, with the end of a backoff, with the budget and with waits for dependencies. Whatever
+    /// the order: the last command wins, what was stopped stays stopped, every state has a way out, and nothing runs
+    /// twice (the world checks that at every step).
+    #[test]
+    fn in_any_order_of_commands_crashes_and_waits_the_last_command_wins(
+        dependency in any::<bool>(),
+        always in any::<bool>(),
+        races in prop::collection::vec(races(), 1..25),
+        last in prop_oneof![Just(Command::Start), Just(Command::Stop), Just(Command::Restart)],
+    ) {
+        let mut spec = ServiceSpec::new("svc", "program").unwrap();
+        spec.shutdown_timeout = Duration::from_millis(500);
+        spec.restart_intensity = RestartIntensity::UNLIMITED;
+        spec.restart_policy =
+            if always { RestartPolicy::Always } else { RestartPolicy::FixedDelay { delay: Duration::from_millis(300) } };
+        if dependency {
+            spec.depends_on = serde_json::from_str(r#"[{"id":"other"}]"#).unwrap();
+        }
+        let mut world = World::new(spec);
+        world.silent = true;
+        world.habits.dependencies_silent = true;
+        for race in &races {
+            run(&mut world, race);
+        }
+        world.habits = Habits::default();
+        world.command(last);
+        // A wait that was under way before the last command ends; one that began with it is answered at once.
+        world.feed(Event::DependenciesMet);
+        world.pass(Duration::from_secs(30));
+        let state = world.machine.state();
+        let (phase, live) = if last == Command::Stop { (Phase::Stopped, false) } else { (Phase::Running, true) };
+        prop_assert_eq!(state.phase, phase, "{}", state.reason);
+        prop_assert_eq!(world.live.is_some(), live);
+        prop_assert_eq!(state.desired == Desired::Down, last == Command::Stop);
+        let mut answered: Vec<_> = world.replies.iter().map(|(id, _)| id.get()).collect();
+        answered.sort_unstable();
+        let given: Vec<_> = (1..=world.commands_given()).collect();
+        prop_assert_eq!(answered, given, "each command has exactly one reply");
+        let starts = world.starts.len();
+        world.pass(Duration::from_secs(3600));
+        prop_assert_eq!(world.starts.len(), starts, "what was decided stays decided");
+    }
+}
+
+/// One thing that races with the others.
+#[derive(Debug, Clone)]
+enum Race {
+    Command(Command),
+    Crash,
+    Pass(u64),
+    DependencyMet,
+    DependencyFailed,
+    Ignores(bool),
+    Leaves(bool),
+    BudgetDelays,
+    SpawnFails(bool),
+}
+
+fn races() -> impl Strategy<Value = Race> {
+    let command = prop_oneof![Just(Command::Start), Just(Command::Stop), Just(Command::Restart)];
+    prop_oneof![
+        6 => command.prop_map(Race::Command),
+        4 => Just(Race::Crash),
+        // Around the backoff of 300 ms and the grace period of 500 ms, and to the millisecond of both.
+        4 => prop_oneof![Just(0_u64), Just(1), Just(299), Just(300), Just(500), 0_u64..600].prop_map(Race::Pass),
+        2 => Just(Race::DependencyMet),
+        1 => Just(Race::DependencyFailed),
+        1 => any::<bool>().prop_map(Race::Ignores),
+        1 => any::<bool>().prop_map(Race::Leaves),
+        1 => Just(Race::BudgetDelays),
+        1 => any::<bool>().prop_map(Race::SpawnFails),
+    ]
+}
+
+fn run(world: &mut World, race: &Race) {
+    match race {
+        Race::Command(command) => {
+            world.command(*command);
+        }
+        Race::Crash => world.exit(ExitStatus::Signal(11)),
+        Race::Pass(ms) => world.pass(Duration::from_millis(*ms)),
+        Race::DependencyMet => world.feed(Event::DependenciesMet),
+        Race::DependencyFailed => {
+            world.feed(Event::DependencyFailed { cause: "other: gone".into() });
+        }
+        Race::Ignores(ignores) => world.habits.ignores_signals = *ignores,
+        Race::Leaves(leaves) => world.habits.leaves_grandchild = *leaves,
+        Race::BudgetDelays => world.habits.budget_delays = true,
+        Race::SpawnFails(fails) => {
+            world.habits.spawn_error = fails.then_some(SpawnErrorKind::ResourceExhausted);
+        }
+    }
 }
 
 proptest! {

@@ -25,6 +25,12 @@ pub(crate) struct Habits {
     pub(crate) probes_pass: bool,
     /// The kill does not work.
     pub(crate) unkillable: bool,
+    /// Nothing is said of the dependencies until the test says it.
+    pub(crate) dependencies_silent: bool,
+    /// The budget answers with a delay, once.
+    pub(crate) budget_delays: bool,
+    /// A lost liveness is blamed on the host.
+    pub(crate) host_overloaded: bool,
 }
 
 impl Default for Habits {
@@ -35,6 +41,9 @@ impl Default for Habits {
             leaves_grandchild: false,
             probes_pass: true,
             unkillable: false,
+            dependencies_silent: false,
+            budget_delays: false,
+            host_overloaded: false,
         }
     }
 }
@@ -56,6 +65,8 @@ pub(crate) struct World {
     pub(crate) published: Vec<EventKind>,
     pub(crate) stored: Option<ServiceState>,
     pub(crate) trace: Vec<String>,
+    /// Writes no trace: half the time of a history goes into it.
+    pub(crate) silent: bool,
     commands: u64,
     pub(crate) steps: usize,
 }
@@ -80,6 +91,7 @@ impl World {
             published: Vec::new(),
             stored: None,
             trace: Vec::new(),
+            silent: false,
             commands: 0,
             steps: 0,
         }
@@ -146,19 +158,23 @@ impl World {
         while let Some(event) = queue.pop_front() {
             self.steps += 1;
             assert!(self.steps < 200_000, "livelock");
-            self.trace.push(format!("> {event:?}"));
-            let before = (self.machine.phase(), self.machine.state().ready);
+            if !self.silent {
+                self.trace.push(format!("> {event:?}"));
+            }
+            let before = (self.machine.phase(), self.machine.is_ready());
             let effects = self.machine.step(self.now(), event);
             let told = effects.iter().any(|effect| {
                 matches!(effect, Effect::Publish(EventKind::ServiceStateChanged { .. }))
             });
-            let changed = before != (self.machine.phase(), self.machine.state().ready);
+            let changed = before != (self.machine.phase(), self.machine.is_ready());
             assert_eq!(
                 told, changed,
                 "a change of phase or readiness is published, and nothing else is"
             );
             for effect in effects {
-                self.trace.push(format!("  {}", describe(&effect)));
+                if !self.silent {
+                    self.trace.push(format!("  {}", describe(&effect)));
+                }
                 self.carry_out(effect, &mut queue);
             }
             self.check();
@@ -168,8 +184,21 @@ impl World {
     fn carry_out(&mut self, effect: Effect, queue: &mut std::collections::VecDeque<Event>) {
         match effect {
             Effect::Persist(transition) => self.stored = Some(transition.state),
-            Effect::AcquireBudget => queue.push_back(Event::BudgetGranted),
+            Effect::AcquireBudget => {
+                let delayed = std::mem::take(&mut self.habits.budget_delays);
+                let wait = Duration::from_millis(700);
+                queue.push_back(if delayed {
+                    Event::BudgetDelayed { wait }
+                } else {
+                    Event::BudgetGranted
+                });
+            }
+            Effect::AwaitDependencies if self.habits.dependencies_silent => {}
             Effect::AwaitDependencies => queue.push_back(Event::DependenciesMet),
+            Effect::WeighHang { incarnation, probe, .. } => {
+                let doubt = self.habits.host_overloaded.then(|| "others use it all".to_owned());
+                queue.push_back(Event::HangWeighed { incarnation, probe, doubt });
+            }
             Effect::Spawn { incarnation } => {
                 assert_eq!(self.live, None, "a run was started while another was alive");
                 self.starts.push((incarnation, self.time));
@@ -249,8 +278,10 @@ impl World {
             assert_eq!(self.machine.next_deadline(), None, "a stopped service has a deadline");
             assert!(!state.ready);
         }
+        explained(&state);
         if let Some(stored) = &self.stored {
-            let counters = |s: &ServiceState| (s.incarnation, s.attempt, s.restarts, s.desired);
+            let counters =
+                |s: &ServiceState| (s.incarnation, s.attempt, s.restarts, s.slow_step, s.desired);
             assert_eq!(
                 counters(stored),
                 counters(&state),
@@ -258,6 +289,28 @@ impl World {
             );
         }
     }
+}
+
+/// Every state says why, what happens next, and when.
+fn explained(state: &ServiceState) {
+    use supervisor_core::state::{Desired, Phase};
+    let says = |words: &[&str]| words.iter().any(|word| state.reason.contains(word));
+    let next = match state.phase {
+        Phase::Registered if state.desired == Desired::Up => says(&["waiting for"]),
+        Phase::Registered => says(&["not started yet", "was up when"]),
+        Phase::Starting => says(&["being started", "waiting at most"]),
+        Phase::Running => says(&["up"]),
+        Phase::Unhealthy => says(&["stopped as a hang", "asked again"]),
+        Phase::Backoff => {
+            state.next_restart_at.is_some()
+                && says(&["restarting", "waiting for the restart budget"])
+        }
+        Phase::Stopping => says(&["sent,", "being killed", "being started"]),
+        Phase::Stopped => says(&["stopped on request", "completed"]),
+        Phase::Failed if state.next_restart_at.is_some() => says(&["one more try in"]),
+        Phase::Failed => says(&["until it is started again", "trying again every"]),
+    };
+    assert!(next, "{} does not say what happens next: {:?}", state.phase, state);
 }
 
 pub(crate) fn at(time: Duration) -> Now {
@@ -282,6 +335,9 @@ pub(crate) fn describe(effect: &Effect) -> String {
         Effect::Spawn { incarnation } => format!("spawn #{incarnation}"),
         Effect::Signal { incarnation, signal } => format!("signal #{incarnation} {signal}"),
         Effect::KillSet { incarnation, .. } => format!("kill #{incarnation}"),
+        Effect::WeighHang { incarnation, probe, .. } => {
+            format!("weigh hang #{incarnation} {probe}")
+        }
         Effect::Diagnose { incarnation } => format!("diagnose #{incarnation}"),
         Effect::RunProbe { incarnation, probe, .. } => format!("probe #{incarnation} {probe}"),
         Effect::StopProbes => "stop probes".into(),

@@ -4,14 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use supervisor_core::lifecycle::{CommandFailure, Event, Lifecycle};
+use supervisor_core::lifecycle::{CommandFailure, Event, Lifecycle, Notification};
 use supervisor_core::ports::ChildHandle;
 use supervisor_core::state::ServiceState;
 use supervisor_core::{CommandId, Incarnation, Monotonic};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::ceilings::LimitWatch;
 use super::shared::{Message, Shared};
+use crate::os::Bystander;
 
 /// Longest sleep at a time: a deadline further away is looked at again then.
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -22,6 +24,10 @@ pub(super) struct Running {
     pub(super) incarnation: Incarnation,
     pub(super) child: Arc<dyn ChildHandle>,
     pub(super) exited: bool,
+    /// The process whose end is the run's end, if the service named another than the leader.
+    pub(super) main: Option<Bystander>,
+    /// Keeps the set among those that are measured.
+    pub(super) _metered: super::usage::Metered,
 }
 
 /// The task's own data.
@@ -35,7 +41,7 @@ pub(super) struct Actor {
     pub(super) probes: JoinSet<Event>,
     /// Kills, signals, waits for dependencies and for an empty set: each answers with one event.
     pub(super) jobs: JoinSet<Event>,
-    pub(super) limits: Option<super::effects::LimitWatch>,
+    pub(super) limits: Option<LimitWatch>,
     state: watch::Sender<ServiceState>,
     next_command: u64,
 }
@@ -93,10 +99,8 @@ impl Actor {
     async fn handle(&mut self, event: Event) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
-            if let Event::Exited { .. } = event
-                && let Some(running) = &mut self.running
-            {
-                running.exited = true;
+            if !self.prepare(&event) {
+                continue;
             }
             let effects = self.machine.step(self.shared.now(), event);
             // Seen before anybody is told: who was answered, or heard an event, finds the state it speaks of.
@@ -111,6 +115,24 @@ impl Actor {
             self.running = None;
             self.limits = None;
         }
+    }
+
+    /// Notes what an event means for the processes at hand; false if it is void.
+    fn prepare(&mut self, event: &Event) -> bool {
+        let Some(running) = &mut self.running else { return true };
+        match event {
+            Event::Exited { .. } => running.exited = true,
+            Event::Notified { incarnation, notification: Notification::MainPid(identity) }
+                if *incarnation == running.incarnation && !running.exited =>
+            {
+                let leader = *identity == running.child.identity();
+                running.main = (!leader).then(|| Bystander::watch(identity)).flatten();
+                // One that is gone already is nobody to follow.
+                return leader || running.main.is_some();
+            }
+            _ => {}
+        }
+        true
     }
 
     fn show_state(&self) {
@@ -130,7 +152,20 @@ async fn wait(running: Option<&Running>) -> Event {
     let Some(running) = running.filter(|running| !running.exited) else {
         return std::future::pending().await;
     };
-    let status = running.child.wait().await;
+    let status = match &running.main {
+        None => running.child.wait().await,
+        Some(main) => {
+            // The leader is no longer what matters, but still ours to reap.
+            let leader = async {
+                running.child.wait().await;
+                std::future::pending().await
+            };
+            tokio::select! {
+                status = main.wait() => status,
+                never = leader => never,
+            }
+        }
+    };
     Event::Exited {
         incarnation: running.incarnation,
         status,
@@ -139,7 +174,7 @@ async fn wait(running: Option<&Running>) -> Event {
     }
 }
 
-async fn measure(limits: Option<&mut super::effects::LimitWatch>) -> Event {
+async fn measure(limits: Option<&mut LimitWatch>) -> Event {
     match limits {
         Some(limits) => limits.exceeded().await,
         None => std::future::pending().await,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::{Registry, Shared};
 use super::store_queue::StoreQueue;
+use super::usage::Meter;
 use super::{Engine, Inner};
 use crate::notify::NotifySocket;
 use crate::{SystemClock, SystemEntropy, SystemProbes, SystemSpawner};
@@ -163,6 +164,7 @@ impl EngineBuilder {
             probes: self.probes.unwrap_or_else(|| Arc::new(SystemProbes::new())),
             stdio: self.stdio,
             notify,
+            meter: Meter::new(Arc::from(mark.as_str())),
             health_check_interval: self.health_check_interval.unwrap_or(Duration::from_secs(5)),
             max_services: self.max_services.unwrap_or(usize::MAX),
             places: Mutex::new(HashSet::new()),

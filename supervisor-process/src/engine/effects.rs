@@ -2,28 +2,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use supervisor_core::config::ResourceLimits;
 use supervisor_core::error::{Classified, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::exit::{ExitReason, ExitReport};
-use supervisor_core::lifecycle::{Ceiling, Effect, Event};
+use supervisor_core::lifecycle::{Effect, Event};
 use supervisor_core::ports::{ChildHandle, ProbeRequest, SpawnRequest};
 use supervisor_core::state::{Desired, Phase};
 use supervisor_core::{Incarnation, Signal};
 
 use super::actor::{Actor, Running};
-use super::dependencies;
+use super::ceilings::LimitWatch;
+use super::{dependencies, overload};
 use crate::os;
 
 /// Pause between two looks whether a set that was asked to end is empty; only while it is being stopped.
 const EMPTY_LOOK: Duration = Duration::from_millis(20);
-/// Pause between two measurements of a service that has ceilings.
-const MEASURE_PERIOD: Duration = Duration::from_secs(2);
-/// Measurements in a row over the processor ceiling before it counts: one is a burst.
-const CPU_SAMPLES: u32 = 3;
 
 impl Actor {
     pub(super) async fn carry_out(&mut self, effect: Effect, queue: &mut VecDeque<Event>) {
@@ -45,6 +40,9 @@ impl Actor {
             Effect::Spawn { incarnation } => queue.push_back(self.spawn(incarnation).await),
             Effect::Signal { incarnation, signal } => self.signal(incarnation, signal),
             Effect::KillSet { incarnation, confirm } => self.kill(incarnation, confirm),
+            Effect::WeighHang { incarnation, probe, usual, timeout } => {
+                self.weigh(incarnation, probe, usual, timeout);
+            }
             Effect::Diagnose { incarnation } => self.diagnose(incarnation),
             Effect::RunProbe { incarnation, probe, timeout } => {
                 self.probe(incarnation, probe, timeout);
@@ -67,8 +65,14 @@ impl Actor {
         let state = self.machine.state();
         // The one before is gone; its handle goes first, so that two are never held.
         self.running = None;
-        let extra_environment =
-            self.shared.notify.iter().map(crate::notify::NotifySocket::variable).collect();
+        let spec = self.machine.spec();
+        let extra_environment = self
+            .shared
+            .notify
+            .iter()
+            .flat_map(|notify| notify.variables(spec, self.shared.health_check_interval))
+            .collect();
+        self.shared.occupy(&state.id);
         let request = SpawnRequest {
             service: state.id.clone(),
             incarnation,
@@ -86,13 +90,22 @@ impl Actor {
                 }
                 let limits = &self.machine.spec().limits;
                 os::limit(identity.pid, limits);
-                self.limits = LimitWatch::new(incarnation, identity.pid, limits);
-                self.running = Some(Running { incarnation, child, exited: false });
+                self.limits =
+                    LimitWatch::new(incarnation, &state.id, Arc::clone(&self.shared.meter), limits);
+                let metered = self.shared.meter.add(identity.clone(), state.id, incarnation);
+                self.running = Some(Running {
+                    incarnation,
+                    child,
+                    exited: false,
+                    main: None,
+                    _metered: metered,
+                });
                 Event::Spawned { incarnation, identity }
             }
             Err(error) => {
                 tracing::debug!(service = %state.id, code = error.code(), "a start failed");
-                Event::SpawnFailed { incarnation, kind: error.kind, reason: chain(&error) }
+                let reason = crate::secrets::redacted(self.machine.spec(), chain(&error));
+                Event::SpawnFailed { incarnation, kind: error.kind, reason }
             }
         }
     }
@@ -147,14 +160,30 @@ impl Actor {
         let request =
             ProbeRequest { service: state.id, incarnation, identity, spec, probe: wanted, timeout };
         self.probes.spawn(async move {
+            let spec = Arc::clone(&request.spec);
             let outcome = runner.run(request).await;
             Event::ProbeCompleted {
                 incarnation,
                 probe,
                 passed: outcome.passed,
-                detail: outcome.detail,
+                // A target may carry a token, and an error repeats its target.
+                detail: crate::secrets::redacted(&spec, outcome.detail),
                 latency: outcome.latency,
             }
+        });
+    }
+
+    fn weigh(
+        &mut self,
+        incarnation: Incarnation,
+        probe: usize,
+        usual: Duration,
+        timeout: Duration,
+    ) {
+        let Some(child) = self.child(incarnation) else { return };
+        self.jobs.spawn(async move {
+            let doubt = overload::doubt(child, usual, timeout).await;
+            Event::HangWeighed { incarnation, probe, doubt }
         });
     }
 
@@ -191,64 +220,4 @@ fn is_failure(exit: &ExitReport) -> bool {
             | ExitReason::GroupRestart
             | ExitReason::SupervisorLost
     )
-}
-
-/// Measures a set that has ceilings.
-#[derive(Debug)]
-pub(super) struct LimitWatch {
-    incarnation: Incarnation,
-    group: u32,
-    memory: Option<u64>,
-    cpu: Option<u32>,
-    last_cpu: Option<(std::time::Instant, u64)>,
-    over_cpu: u32,
-    told: AtomicBool,
-}
-
-impl LimitWatch {
-    fn new(incarnation: Incarnation, group: u32, limits: &ResourceLimits) -> Option<Self> {
-        if limits.memory.is_none() && limits.cpu.is_none() {
-            return None;
-        }
-        Some(Self {
-            incarnation,
-            group,
-            memory: limits.memory.map(supervisor_core::text::ByteSize::bytes),
-            cpu: limits.cpu.map(|cpu| cpu.0),
-            last_cpu: None,
-            over_cpu: 0,
-            told: AtomicBool::new(false),
-        })
-    }
-
-    /// Waits until a ceiling is exceeded; each run is told once.
-    ///
-    /// Cancel-safe: a measurement that is cut short is made again.
-    pub(super) async fn exceeded(&mut self) -> Event {
-        loop {
-            tokio::time::sleep(MEASURE_PERIOD).await;
-            if let Some((ceiling, detail)) = self.look()
-                && !self.told.swap(true, Ordering::Relaxed)
-            {
-                return Event::LimitExceeded { incarnation: self.incarnation, ceiling, detail };
-            }
-        }
-    }
-
-    fn look(&mut self) -> Option<(Ceiling, String)> {
-        let (_, memory, ticks) = os::group_usage(self.group)?;
-        if let Some(limit) = self.memory.filter(|limit| memory > *limit) {
-            let mib = |bytes: u64| bytes >> 20;
-            return Some((Ceiling::Memory, format!("{} MiB of {} MiB", mib(memory), mib(limit))));
-        }
-        let limit = self.cpu?;
-        let now = std::time::Instant::now();
-        let (then, before) = self.last_cpu.replace((now, ticks))?;
-        let used =
-            os::ticks(ticks.saturating_sub(before)).as_secs_f64() / (now - then).as_secs_f64();
-        let percent = used * 100.0;
-        self.over_cpu = if percent > f64::from(limit) { self.over_cpu + 1 } else { 0 };
-        (self.over_cpu >= CPU_SAMPLES)
-            .then(|| (Ceiling::Cpu, format!("{percent:.0} % of {limit} %")))
-    }
 }

@@ -5,11 +5,14 @@
 
 mod actor;
 mod builder;
+mod ceilings;
 mod dependencies;
 mod effects;
+mod overload;
 mod shared;
 mod shutdown;
 mod store_queue;
+mod usage;
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -22,7 +25,6 @@ use supervisor_core::state::ServiceState;
 use supervisor_core::status::{LogLine, ResourceUsage};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::os;
 pub use builder::EngineBuilder;
 pub(crate) use shared::Shared;
 use shared::{Handle, Message};
@@ -198,17 +200,15 @@ impl Engine {
         self.inner.shared.registry().get(id).map(|handle| Arc::clone(&handle.spec))
     }
 
-    /// Measures what the set of a service uses now; nothing if it is down or cannot be measured here.
+    /// Measures what the whole set of a service uses; nothing if it is down or cannot be measured here.
+    ///
+    /// All sets are measured together, and a measurement is given again for a quarter of a second. Processor use counts
+    /// from the measurement before, or from the start of the run for the first one.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn usage(&self, id: &ServiceId) -> Option<ResourceUsage> {
-        let identity = self.state(id)?.identity?;
-        os::group_usage(identity.pid).map(|(processes, memory, _)| ResourceUsage {
-            processes,
-            memory,
-            cpu_percent: 0.0,
-        })
+        self.inner.shared.meter.read().await.get(id).map(|measured| measured.usage)
     }
 
     /// Gives the last `limit` captured lines of a service, oldest first.

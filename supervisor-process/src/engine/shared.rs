@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::MAILBOX_MAX;
 use super::store_queue::StoreQueue;
+use super::usage::Meter;
 use crate::SystemSpawner;
 use crate::notify::NotifySocket;
 
@@ -100,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) stdio: Option<Arc<dyn StdioReceiver>>,
     pub(crate) notify: Option<NotifySocket>,
     pub(crate) store: StoreQueue,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) health_check_interval: Duration,
     pub(crate) max_services: usize,
     /// Services that are up or on their way up; at most `max_services`.
@@ -124,6 +127,11 @@ impl Shared {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Takes a place for a service that starts by itself, such as one whose restart was due when the supervisor was lost.
+    pub(crate) fn occupy(&self, id: &ServiceId) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+    }
+
     pub(crate) fn release(&self, id: &ServiceId) {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
@@ -136,6 +144,24 @@ impl Shared {
         {
             tracing::warn!(service = %id, "an event was dropped: too many messages are waiting");
         }
+    }
+
+    /// Passes on what a service says of itself. At half a mailbox it is dropped, so that a service that talks without
+    /// end never keeps a command from it.
+    pub(crate) fn report(&self, id: &ServiceId, event: Event) {
+        let mailbox = self.registry().get(id).map(|handle| handle.mailbox.clone());
+        if let Some(mailbox) = mailbox
+            && mailbox.capacity() > MAILBOX_MAX / 2
+        {
+            // Dropped when others filled it meanwhile; the next one says the same.
+            drop(mailbox.try_send(Message::Event(event)));
+        }
+    }
+
+    /// Takes the secrets of a service out of a text it said.
+    pub(crate) fn redacted(&self, id: &ServiceId, text: String) -> String {
+        let spec = self.registry().get(id).map(|handle| Arc::clone(&handle.spec));
+        spec.map_or_else(String::new, |spec| crate::secrets::redacted(&spec, text))
     }
 
     /// Fails whoever depends on a service that failed for good.

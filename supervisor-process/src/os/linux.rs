@@ -81,7 +81,9 @@ pub(crate) fn own_group(command: &mut Command) {
 
 /// Registers an owned descriptor with the event loop.
 #[expect(unsafe_code, reason = "tokio's registration asks for a promise about the descriptor")]
-fn watched<T: std::os::fd::AsRawFd + std::os::fd::AsFd>(owned: T) -> io::Result<AsyncFd<T>>
+pub(super) fn watched<T: std::os::fd::AsRawFd + std::os::fd::AsFd>(
+    owned: T,
+) -> io::Result<AsyncFd<T>>
 where
     OwnedFd: From<T>,
 {
@@ -160,8 +162,11 @@ impl Leader {
                 {
                     Ok(None) | Err(rustix::io::Errno::INTR) => None,
                     Ok(Some(status)) => Some(exit_status(&status)),
-                    // Somebody else reaped it, or SIGCHLD is ignored in this process: it is gone, and how is unknown.
-                    Err(_) => is_gone(self.pidfd.get_ref()).then_some(ExitStatus::Unknown),
+                    // Somebody else reaped it, or SIGCHLD is ignored in this process: the kernel may still know how.
+                    Err(_) => is_gone(self.pidfd.get_ref()).then(|| {
+                        super::exit_info::exit_of(self.pidfd.get_ref())
+                            .unwrap_or(ExitStatus::Unknown)
+                    }),
                 };
         }
         *ended
@@ -212,7 +217,7 @@ fn is_gone(pidfd: &OwnedFd) -> bool {
     rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
-fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+pub(super) fn exit_status(status: &WaitIdStatus) -> ExitStatus {
     if let Some(code) = status.exit_status() {
         ExitStatus::Code(code)
     } else if let Some(signal) = status.terminating_signal() {
@@ -408,44 +413,13 @@ pub(crate) fn limit(pid: u32, limits: &supervisor_core::config::ResourceLimits) 
     }
 }
 
-/// Measures a group: processes, resident bytes, processor ticks.
-pub(crate) fn group_usage(group: u32) -> Option<(u32, u64, u64)> {
-    let snapshot = super::Snapshot::take();
-    let mut picked: Vec<Entry> =
-        snapshot.entries.iter().filter(|entry| entry.group == group).cloned().collect();
-    snapshot.close_over_descendants(&mut picked);
-    if picked.is_empty() {
-        return None;
-    }
-    let used: Vec<_> = picked.iter().filter_map(|entry| super::usage(entry.pid)).collect();
-    let processes = u32::try_from(picked.len()).unwrap_or(u32::MAX);
-    Some((
-        processes,
-        used.iter().map(|(memory, _)| memory).sum(),
-        used.iter().map(|(_, ticks)| ticks).sum(),
-    ))
-}
-
 /// Gives the length of so many clock ticks.
 pub(crate) fn ticks(n: u64) -> Duration {
     Duration::from_secs(n)
         / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100).max(1)
 }
 
-/// Says what a process that hangs is doing, as far as the kernel tells.
-pub(crate) fn diagnosis(pid: u32) -> String {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    let status = read("status");
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.map_or_else(|| "?".to_owned(), |value| value.trim_start_matches(':').trim().to_owned())
-    };
-    let waits = read("wchan");
-    let waits = if waits.is_empty() || waits == "0" { "nothing known" } else { waits.as_str() };
-    format!(
-        "state {}, waits in {waits}, {} threads, {} resident",
-        field("State"),
-        field("Threads"),
-        field("VmRSS")
-    )
+/// Gives how long ago a process was started.
+pub(crate) fn age(process: &ProcessIdentity) -> Duration {
+    since_boot().saturating_sub(ticks(process.start_time))
 }

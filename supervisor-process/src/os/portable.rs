@@ -366,8 +366,26 @@ pub(crate) fn limit(_pid: u32, limits: &supervisor_core::config::ResourceLimits)
 }
 
 /// Use is not measured here.
-pub(crate) const fn group_usage(_group: u32) -> Option<(u32, u64, u64)> {
+pub(crate) const fn usage(_pid: u32) -> Option<(u64, u64)> {
     None
+}
+
+pub(crate) fn age(process: &ProcessIdentity) -> Duration {
+    since_boot().saturating_sub(Duration::from_nanos(process.start_time))
+}
+
+/// A process of a set that somebody else started; none is known here.
+#[derive(Debug)]
+pub(crate) struct Bystander(std::convert::Infallible);
+
+impl Bystander {
+    pub(crate) const fn watch(_identity: &ProcessIdentity) -> Option<Self> {
+        None
+    }
+
+    pub(crate) async fn wait(&self) -> ExitStatus {
+        match self.0 {}
+    }
 }
 
 pub(crate) const fn ticks(n: u64) -> Duration {
@@ -376,4 +394,25 @@ pub(crate) const fn ticks(n: u64) -> Duration {
 
 pub(crate) fn diagnosis(_pid: u32) -> String {
     "nothing known of what it does".to_owned()
+}
+
+/// Processor time of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ProcessorTime {
+    pub(crate) had: Duration,
+    pub(crate) waited: Duration,
+    pub(crate) suspended: bool,
+}
+
+/// Processor time is not counted here, so every hang is believed.
+pub(crate) const fn processor_time(_set: &[u32]) -> Option<ProcessorTime> {
+    None
+}
+
+pub(crate) const fn slowdown() -> f64 {
+    1.0
+}
+
+pub(crate) const fn processors() -> u32 {
+    1
 }
