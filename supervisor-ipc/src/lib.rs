@@ -7,6 +7,7 @@ mod durable;
 mod endpoint;
 mod framing;
 mod machine;
+pub mod mcp;
 mod message;
 mod monitor;
 mod os;

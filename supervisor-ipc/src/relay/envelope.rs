@@ -65,7 +65,9 @@ impl Id {
         &self.0
     }
 
-    fn read(raw: &str) -> Option<Self> {
+    /// Reads an id, or a progress token, which is of the same kind, from JSON; nothing if it is neither number nor text.
+    #[must_use]
+    pub fn read(raw: &str) -> Option<Self> {
         let first = *raw.as_bytes().first()?;
         if first == b'"' {
             if !raw.contains('\\') {

@@ -1,0 +1,112 @@
+//! What becomes of everything when a server is lost.
+
+use supervisor_core::{Generation, Monotonic};
+
+use super::failure::Fate;
+use super::flight::Kind;
+use super::restore::Restore;
+use super::{Link, McpRelay};
+use crate::relay::{Loss, Output, notification};
+
+/// Servers in a row a request may be the last word of.
+const BLAME_MAX: u32 = 2;
+
+impl McpRelay {
+    pub(super) fn server_lost(
+        &mut self,
+        generation: Generation,
+        loss: &Loss,
+        last_stderr: Vec<String>,
+        now: Monotonic,
+        out: &mut Vec<Output>,
+    ) {
+        match self.link.generation() {
+            _ if self.link == Link::Closed => {}
+            Some(current) if current == generation => {
+                self.incident.lost(loss.to_string(), generation, last_stderr, now);
+                self.judge_calls(generation, loss, now, out);
+                self.take_questions_back(out);
+                self.restore = Restore::default();
+                self.link = Link::Down;
+            }
+            Some(_) => {}
+            None => {
+                self.incident.lost(loss.to_string(), generation, last_stderr, now);
+                self.incident.not_started();
+            }
+        }
+    }
+
+    /// Decides about every call the lost server had.
+    fn judge_calls(
+        &mut self,
+        generation: Generation,
+        loss: &Loss,
+        now: Monotonic,
+        out: &mut Vec<Output>,
+    ) {
+        let written = self.flight.written();
+        let newest_call = written.iter().map(|(_, order)| *order).max();
+        let newest = newest_call.max(self.restore.newest());
+        if newest > newest_call {
+            self.restore.blame(&mut self.quarantine);
+        }
+        let reason = format!("generation {generation} was lost: {loss}");
+        for (seq, order) in written {
+            let is_newest = Some(order) == newest;
+            match self.fate(seq, is_newest, now) {
+                Some(fate) => self.fail(seq, fate, &reason, out),
+                None => self.flight.wait_again(seq, is_newest),
+            }
+        }
+    }
+
+    /// How a call the lost server had ends, or nothing if the next one gets it.
+    fn fate(&self, seq: u64, is_newest: bool, now: Monotonic) -> Option<Fate> {
+        let call = self.flight.call(seq)?;
+        let recovery = &self.options.recovery;
+        if matches!(call.kind, Kind::Initialize { .. }) && call.can_repeat() {
+            return None;
+        }
+        if !call.can_repeat() {
+            return Some(Fate::Indeterminate);
+        }
+        if is_newest && call.blamed + 1 >= BLAME_MAX || call.writes >= recovery.max_attempts {
+            return Some(Fate::DeadLettered);
+        }
+        (now.since(self.flight.since(seq)) >= recovery.request_timeout).then_some(Fate::Expired)
+    }
+
+    /// Tells the client to forget what the lost server asked.
+    fn take_questions_back(&mut self, out: &mut Vec<Output>) {
+        for id in self.asks.lost() {
+            let params =
+                format!(r#"{{"requestId":{id},"reason":"the server that asked is gone"}}"#);
+            let message = notification("notifications/cancelled", params.as_bytes());
+            out.push(Output::ToClient(message));
+        }
+    }
+
+    /// Ends what has waited too long.
+    pub(super) fn expire_waiting(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        let limit = self.options.recovery.request_timeout;
+        for seq in self.flight.waiting_calls() {
+            if now.since(self.flight.since(seq)) >= limit {
+                let reason = format!("no server was ready for {} s", limit.as_secs_f64());
+                self.fail(seq, Fate::Expired, &reason, out);
+            }
+        }
+    }
+
+    /// Ends everything that waits.
+    pub(super) fn fail_waiting(&mut self, reason: &str, out: &mut Vec<Output>) {
+        for seq in self.flight.waiting_calls() {
+            let sent = self.flight.call(seq).is_some_and(|call| call.last_written.is_some());
+            let fate = if sent { Fate::Indeterminate } else { Fate::NotSent };
+            self.fail(seq, fate, reason, out);
+        }
+        for _ in 0..self.flight.drop_notes() {
+            self.incident.count(|messages| &mut messages.dropped);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Hiding the crash of an MCP server from its client.
+//!
+//! [`McpRelay`] stands between one client and one server that speak the Model Context Protocol over standard input and
+//! output, revisions 2024-11-05 and later. While nothing is wrong it passes every message on as it came. When the
+//! server is lost it gives the next one the session the client believes in, and only then lets anything else flow:
+//!
+//! 1. `initialize` with the client's own parameters and the revision both sides agreed on, then `initialized`;
+//! 2. the log level and the resource subscriptions;
+//! 3. the lists of tools, prompts and resources the client has read are read again and compared;
+//! 4. the client is told which lists changed and that its subscribed resources may have;
+//! 5. what was unanswered and may be repeated is asked again in its old order, then what waited, then what is new.
+//!
+//! A tool is called a second time only if the tool said, before and after the crash, that this does no harm.
+
+mod batch;
+mod client;
+mod failure;
+mod fields;
+mod flight;
+mod health;
+mod incident;
+mod lists;
+mod loss;
+mod restore;
+mod reverse;
+mod server;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use supervisor_core::config::RecoveryConfig;
+use supervisor_core::message::ChannelState;
+use supervisor_core::{Generation, Monotonic};
+
+use self::flight::Flight;
+use self::health::Health;
+use self::incident::Incident;
+use self::lists::Lists;
+use self::restore::{Quarantine, Restore};
+use self::reverse::Asks;
+use self::session::Session;
+use crate::relay::{Id, Input, Output, Relay};
+
+pub use failure::{DEAD_LETTERED, EXPIRED, INDETERMINATE, NOT_SENT, REJECTED};
+
+/// A timer noticed later than this says that we stood still, not that the server did.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Longest id or progress token, in bytes of JSON.
+const ID_MAX: usize = 1024;
+
+/// How ids of our own begin; a client's id that begins alike is renamed on its way to the server.
+const OWN_PREFIX: &str = "ide-supervisor/";
+
+/// How an MCP session is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct McpOptions {
+    /// Bounds, deadlines and the heartbeat. Used are `max_buffered_messages` and `max_buffered_bytes` (requests that
+    /// are unanswered or wait), `max_in_flight` (unanswered requests of the server), `max_attempts`,
+    /// `request_timeout` (how long a request may wait for a server), `handshake_timeout`, `heartbeat`, and `breaker`
+    /// for the pause before a client's request makes another start be tried.
+    pub recovery: RecoveryConfig,
+    /// Silence after which a server that was asked something is replaced, 60 s by default (sourcekit-lsp).
+    pub silence: Duration,
+    /// The same while it runs a tool or uses the processor, 300 s by default (sourcekit-lsp): tools that block the
+    /// whole server are common.
+    pub busy_silence: Duration,
+    /// Silence after which a server with nothing to do is asked for a sign of life, 30 s by default, because each
+    /// one wakes a process up.
+    pub quiet: Duration,
+}
+
+impl Default for McpOptions {
+    fn default() -> Self {
+        Self {
+            recovery: RecoveryConfig::default(),
+            silence: Duration::from_secs(60),
+            busy_silence: Duration::from_secs(300),
+            quiet: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where the relay stands with its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Link {
+    /// None runs.
+    Down,
+    /// One runs, and the client's own `initialize` is unanswered.
+    Greeting(Generation),
+    /// One runs and is given the session.
+    Restoring(Generation),
+    /// One runs and has it.
+    Live(Generation),
+    /// One runs and is being ended, because it was no use.
+    Ending(Generation),
+    /// None is started any more, unless the client asks for something from `again` on.
+    GaveUp { reason: String, again: Monotonic },
+    /// The client is gone.
+    Closed,
+}
+
+impl Link {
+    const fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Greeting(generation)
+            | Self::Restoring(generation)
+            | Self::Live(generation)
+            | Self::Ending(generation) => Some(*generation),
+            Self::Down | Self::GaveUp { .. } | Self::Closed => None,
+        }
+    }
+}
+
+/// Keeps one client's MCP session over any number of servers; see the [module](self).
+#[derive(Debug)]
+pub struct McpRelay {
+    options: McpOptions,
+    link: Link,
+    session: Session,
+    lists: Lists,
+    flight: Flight,
+    asks: Asks,
+    restore: Restore,
+    quarantine: Quarantine,
+    health: Health,
+    incident: Incident,
+    /// The last number given to an id of our own.
+    own: u64,
+    /// Whether some server ran before.
+    had_server: bool,
+    /// Whether the running server was seen to work.
+    is_ready: bool,
+    /// Pause before a client's request makes another start be tried.
+    pause: Duration,
+    /// When the last input came.
+    last: Monotonic,
+    /// When a tick was asked for then.
+    due: Option<Monotonic>,
+    /// What people were already told once.
+    noticed: Noticed,
+}
+
+#[derive(Debug, Default)]
+struct Noticed {
+    client_junk: bool,
+    server_junk: bool,
+    unasked: bool,
+    subscriptions: bool,
+    greeting: bool,
+}
+
+impl McpRelay {
+    /// Makes a relay that has seen nothing yet.
+    #[must_use]
+    pub fn new(options: McpOptions) -> Self {
+        Self {
+            link: Link::Down,
+            session: Session::default(),
+            lists: Lists::default(),
+            flight: Flight::default(),
+            asks: Asks::default(),
+            restore: Restore::default(),
+            quarantine: Quarantine::default(),
+            health: Health::new(&options),
+            incident: Incident::default(),
+            own: 0,
+            had_server: false,
+            is_ready: false,
+            pause: options.recovery.breaker.open_base,
+            last: Monotonic::ZERO,
+            due: None,
+            noticed: Noticed::default(),
+            options,
+        }
+    }
+
+    /// Gives the bytes of messages and session state that are kept, for tests of the bound.
+    #[cfg(test)]
+    fn kept_bytes(&self) -> usize {
+        self.flight.bytes() + self.session.bytes() + self.lists.bytes()
+    }
+
+    /// Gives an id nobody used before.
+    fn own_id(&mut self, generation: Generation) -> Id {
+        self.own += 1;
+        Id::text(&format!("{OWN_PREFIX}{generation}/{}", self.own))
+    }
+
+    fn to_server(&self, message: Bytes, out: &mut Vec<Output>) {
+        if let Some(generation) = self.link.generation() {
+            out.push(Output::ToServer { generation, message });
+        }
+    }
+
+    /// Tells people something once in the life of the relay.
+    fn notice_once(
+        &mut self,
+        told: fn(&mut Noticed) -> &mut bool,
+        text: String,
+        out: &mut Vec<Output>,
+    ) {
+        if !std::mem::replace(told(&mut self.noticed), true) {
+            out.push(Output::Notice(text));
+        }
+    }
+
+    /// Asks for another server, because this one is no use.
+    fn replace_server(&mut self, reason: String, out: &mut Vec<Output>) {
+        if let Some(generation) = self.link.generation()
+            && self.link != Link::Ending(generation)
+        {
+            self.link = Link::Ending(generation);
+            out.push(Output::RestartServer { reason });
+        }
+    }
+
+    fn server_started(&mut self, generation: Generation, now: Monotonic, out: &mut Vec<Output>) {
+        if self.link == Link::Closed || self.link.generation() >= Some(generation) {
+            return;
+        }
+        self.health.started(now);
+        self.incident.attempt(now);
+        self.had_server = true;
+        self.is_ready = false;
+        if self.session.agreed().is_some() {
+            self.begin_restore(generation, now, out);
+        } else {
+            // Nothing to restore: whatever the client asks, its greeting first of all, is for this server.
+            self.link = Link::Live(generation);
+            self.pump(now, out);
+        }
+    }
+
+    /// Writes what waits, in order, until something must be awaited first.
+    fn pump(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        while let Link::Live(generation) = self.link
+            && let Some(waiting) = self.flight.next_waiting()
+        {
+            match waiting {
+                flight::Waiting::Note { message, initialized } => {
+                    self.session.initialized |= initialized;
+                    self.to_server(message, out);
+                }
+                flight::Waiting::Call(seq) => self.write_waiting(seq, generation, now, out),
+            }
+        }
+    }
+
+    /// A server has the client's state and answers.
+    fn ready(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        let Some(generation) = self.link.generation() else { return };
+        self.is_ready = true;
+        self.pause = self.options.recovery.breaker.open_base;
+        out.push(Output::Ready { generation });
+        if let Some(report) = self.incident.recovered(generation, now) {
+            out.push(Output::Report(Box::new(report)));
+        }
+    }
+
+    fn client_gone(&mut self, out: &mut Vec<Output>) {
+        if self.link == Link::Closed {
+            return;
+        }
+        self.link = Link::Closed;
+        self.flight = Flight::default();
+        self.asks = Asks::default();
+        if let Some(report) = self.incident.abandoned() {
+            out.push(Output::Report(Box::new(report)));
+        }
+        out.push(Output::EndServer);
+    }
+
+    fn gave_up(&mut self, reason: String, now: Monotonic, out: &mut Vec<Output>) {
+        if self.link == Link::Closed {
+            return;
+        }
+        self.fail_waiting(&reason, out);
+        self.link = Link::GaveUp { reason: reason.clone(), again: now + self.pause };
+        self.pause = (self.pause * 2).min(self.options.recovery.breaker.open_max);
+        if let Some(report) = self.incident.gave_up(reason) {
+            out.push(Output::Report(Box::new(report)));
+        }
+    }
+
+    /// Does what is due.
+    fn tick(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        self.expire_waiting(now, out);
+        match self.link {
+            Link::Restoring(_) => self.restore_tick(now, out),
+            Link::Live(_) | Link::Greeting(_) => self.health_tick(now, out),
+            Link::Down | Link::Ending(_) | Link::GaveUp { .. } | Link::Closed => {}
+        }
+    }
+
+    fn health_tick(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        let Some(generation) = self.link.generation() else { return };
+        for act in self.health.tick(now, self.load()) {
+            match act {
+                health::Act::Ping => {
+                    let id = self.own_id(generation);
+                    self.health.asked_ping(id.clone(), now);
+                    self.to_server(crate::relay::request(&id, "ping", b"{}"), out);
+                }
+                health::Act::Look => out.push(Output::LookAtServer { generation }),
+                health::Act::Replace(reason) => {
+                    self.replace_server(reason, out);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What the server has to do, as far as its silence is judged.
+    fn load(&self) -> health::Load {
+        match self.link {
+            Link::Greeting(_) => health::Load::Starting,
+            _ if self.flight.runs_tool() => health::Load::Tool,
+            _ if self.flight.in_flight() > 0 => health::Load::Requests,
+            _ => health::Load::Nothing,
+        }
+    }
+}
+
+impl Relay for McpRelay {
+    fn handle(&mut self, input: Input, now: Monotonic, out: &mut Vec<Output>) {
+        if let Some(due) = self.due
+            && now.since(due) > LATE
+        {
+            // How much of the time since the last input was ours nobody knows: none of it is charged.
+            let lost = now.since(self.last);
+            self.health.forgive(lost);
+            self.restore.forgive(lost);
+            self.flight.forgive(lost);
+        }
+        match input {
+            Input::FromClient(message) => self.client_says(&message, now, out),
+            Input::FromServer { generation, message } => {
+                if self.link.generation() == Some(generation) {
+                    self.server_says(&message, now, out);
+                }
+            }
+            Input::ServerStarted { generation } => self.server_started(generation, now, out),
+            Input::ServerLost { generation, loss, last_stderr } => {
+                self.server_lost(generation, &loss, last_stderr, now, out);
+            }
+            Input::RestartGaveUp { reason } => self.gave_up(reason, now, out),
+            Input::ServerSeen { generation, busy, stopped } => {
+                if self.link.generation() == Some(generation) {
+                    self.health.seen(busy, stopped);
+                }
+            }
+            Input::ClientGone => self.client_gone(out),
+            Input::Tick => {}
+        }
+        if self.deadline().is_some_and(|due| due <= now) {
+            self.tick(now, out);
+        }
+        self.last = now;
+        // What became due by this very input is not late.
+        self.due = self.deadline().map(|due| due.max(now));
+    }
+
+    fn deadline(&self) -> Option<Monotonic> {
+        let link = match self.link {
+            Link::Restoring(_) => Some(self.restore.deadline(&self.options)),
+            Link::Live(_) | Link::Greeting(_) => self.health.deadline(self.load()),
+            Link::Down | Link::Ending(_) | Link::GaveUp { .. } | Link::Closed => None,
+        };
+        let waiting = self.flight.first_expiry(self.options.recovery.request_timeout);
+        [link, waiting].into_iter().flatten().min()
+    }
+
+    fn state(&self) -> ChannelState {
+        match self.link {
+            Link::Down if self.had_server => ChannelState::Backoff,
+            Link::Down => ChannelState::Connecting,
+            Link::Greeting(_) | Link::Restoring(_) => ChannelState::Syncing,
+            Link::Live(_) if !self.is_ready => ChannelState::Connecting,
+            Link::Live(_) if self.health.is_suspect() => ChannelState::Suspect,
+            Link::Live(_) => ChannelState::Ready,
+            Link::Ending(_) => ChannelState::Suspect,
+            Link::GaveUp { .. } => ChannelState::Open,
+            Link::Closed => ChannelState::Closed,
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.flight.waiting()
+    }
+}
