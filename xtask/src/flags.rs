@@ -95,7 +95,7 @@ pub(crate) struct SetupFlags {
     /// Only print the commands
     #[arg(long)]
     pub(crate) print: bool,
-    /// Also install the programs that some tests drive: python3, node, clangd, ruff
+    /// Also install the programs that some tests drive: python3, node, npm, clangd, ruff, MCP packages
     #[arg(long)]
     pub(crate) tools: bool,
 }

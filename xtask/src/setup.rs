@@ -28,15 +28,16 @@ const DEBIAN_TOOLS: &[(&str, &[&str])] = &[
     ("python3", &["python3"]),
     ("ruff", &["python3-venv"]),
     ("node", &["nodejs"]),
+    ("npm", &["npm"]),
     ("clangd", &["clangd"]),
 ];
 
 const FEDORA: &str = "sudo dnf install pkgconf-pkg-config webkit2gtk4.1-devel \
     xorg-x11-server-Xvfb xdotool xorg-x11-utils ImageMagick dejavu-sans-fonts";
-const FEDORA_TOOLS: &str = "sudo dnf install python3 nodejs clang-tools-extra";
+const FEDORA_TOOLS: &str = "sudo dnf install python3 nodejs npm clang-tools-extra";
 const ARCH: &str = "sudo pacman -S --needed pkgconf webkit2gtk-4.1 xorg-server-xvfb xdotool \
     xorg-xprop xorg-xwininfo imagemagick ttf-dejavu";
-const ARCH_TOOLS: &str = "sudo pacman -S --needed python nodejs clang";
+const ARCH_TOOLS: &str = "sudo pacman -S --needed python nodejs npm clang";
 
 /// A tested release, so that two machines test against the same server.
 const PYTHON_TOOLS: &[&str] = &["ruff==0.17.6"];
@@ -51,6 +52,7 @@ pub(crate) fn run(flags: &SetupFlags) -> anyhow::Result<()> {
     }
     if flags.tools {
         python_tools(flags.print)?;
+        node_tools(flags.print)?;
         let missing = if flags.print { Vec::new() } else { tools::missing() };
         tools::name_missing(&missing);
         if !missing.is_empty() {
@@ -145,6 +147,31 @@ fn python_tools(print: bool) -> anyhow::Result<()> {
         create.run()?;
     }
     install.run()
+}
+
+/// Packages from npm in a directory of our own, without running what they would run when they are installed.
+fn node_tools(print: bool) -> anyhow::Result<()> {
+    let wanted = |(name, version, _): &(&str, &str, &str)| !tools::has_node_package(name, version);
+    if !print && !tools::NODE_PACKAGES.iter().any(wanted) {
+        report::note("every package from npm is installed already");
+        return Ok(());
+    }
+    let packages =
+        tools::NODE_PACKAGES.iter().map(|(name, version, _)| format!("{name}@{version}"));
+    let install = Cmd::new(if cfg!(windows) { "npm.cmd" } else { "npm" })
+        .args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
+        .arg(tools::node().as_os_str())
+        .args(packages);
+    if print {
+        report::result(&install.to_string());
+        return Ok(());
+    }
+    std::fs::create_dir_all(tools::node())?;
+    // A registry fails now and then: once more.
+    install.run().or_else(|error| {
+        report::warning(&format!("{error:#}; once more"));
+        install.run()
+    })
 }
 
 fn is_installed(package: &str) -> bool {

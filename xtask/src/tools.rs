@@ -19,8 +19,21 @@ pub(crate) struct Tool {
 pub(crate) const TEST_TOOLS: &[Tool] = &[
     Tool { program: "python3", used_for: "the services written in Python that tests supervise" },
     Tool { program: "node", used_for: "the peers written in JavaScript that tests talk to" },
+    Tool { program: "npm", used_for: "what tests need from npm" },
     Tool { program: "ruff", used_for: "the tests on a real Python language server" },
     Tool { program: "clangd", used_for: "the tests on a real C++ language server" },
+];
+
+/// Packages from npm that tests use, each at a tested release, and what is left out without it. They are run by node
+/// and are no programs of their own, so that being there is having their files.
+pub(crate) const NODE_PACKAGES: &[(&str, &str, &str)] = &[
+    ("@modelcontextprotocol/sdk", "1.32.2", "the tests with a real MCP client"),
+    ("@modelcontextprotocol/server-everything", "2026.8.31", "the tests on a real MCP server"),
+    (
+        "@modelcontextprotocol/server-memory",
+        "2026.8.31",
+        "the tests on a real MCP server with state",
+    ),
 ];
 
 /// Where `setup --tools` puts programs that do not come from the system: below the build directory,
@@ -34,6 +47,20 @@ pub(crate) fn venv() -> PathBuf {
     directory().join("venv")
 }
 
+/// Where the packages from npm are.
+pub(crate) fn node() -> PathBuf {
+    directory().join("node")
+}
+
+/// Whether a package from npm is there in the release tests were written against.
+pub(crate) fn has_node_package(name: &str, version: &str) -> bool {
+    let manifest = node().join("node_modules").join(name).join("package.json");
+    std::fs::read(manifest)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+        .is_some_and(|manifest| manifest["version"] == version)
+}
+
 /// Where the Python tools' programs are; goes in front of `PATH` for tests. Nothing need be there.
 pub(crate) fn programs() -> PathBuf {
     venv().join(if cfg!(windows) { "Scripts" } else { "bin" })
@@ -44,7 +71,10 @@ pub(crate) fn programs() -> PathBuf {
 pub(crate) fn missing() -> Vec<Tool> {
     let present =
         |tool: &Tool| Cmd::new(tool.program).arg("--version").path_first(programs()).succeeds();
-    TEST_TOOLS.iter().filter(|tool| !present(tool)).copied().collect()
+    let programs = TEST_TOOLS.iter().filter(|tool| !present(tool)).copied();
+    let packages =
+        NODE_PACKAGES.iter().filter(|(name, version, _)| !has_node_package(name, version));
+    programs.chain(packages.map(|(name, _, used_for)| Tool { program: name, used_for })).collect()
 }
 
 /// Names each missing tool once, with what is left out and how to get it.

@@ -75,7 +75,7 @@ fn text(raw: Option<&RawValue>) -> Option<String> {
 
 /// Reads a request's id or a progress token: both are numbers or texts. One that is too long to be kept is none.
 pub(super) fn id(raw: &RawValue) -> Option<Id> {
-    Some(raw.get()).filter(|raw| raw.len() <= super::ID_MAX).and_then(Id::read)
+    Some(raw.get()).filter(|raw| raw.len() <= super::ID_MAX).and_then(Id::parse)
 }
 
 /// Gives the message with `part`, which must be a piece of it, replaced.

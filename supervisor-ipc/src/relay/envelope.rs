@@ -65,9 +65,9 @@ impl Id {
         &self.0
     }
 
-    /// Reads an id, or a progress token, which is of the same kind, from JSON; nothing if it is neither number nor text.
+    /// Reads an id that stands as JSON; nothing if it is neither number nor string.
     #[must_use]
-    pub fn read(raw: &str) -> Option<Self> {
+    pub fn parse(raw: &str) -> Option<Self> {
         let first = *raw.as_bytes().first()?;
         if first == b'"' {
             if !raw.contains('\\') {
@@ -200,7 +200,7 @@ impl<'m> Envelope<'m> {
             let simple = id == "null"
                 || id.starts_with(['"', '-'])
                 || id.starts_with(|c: char| c.is_ascii_digit());
-            if !simple || Id::read(id).is_none() && id != "null" {
+            if !simple || Id::parse(id).is_none() && id != "null" {
                 return Err(Malformed::Member);
             }
         }
@@ -229,7 +229,7 @@ impl<'m> Envelope<'m> {
     /// Gives the id; nothing if there is none or it is `null`.
     #[must_use]
     pub fn id(&self) -> Option<Id> {
-        self.raw(self.id.as_ref()).and_then(Id::read)
+        self.raw(self.id.as_ref()).and_then(Id::parse)
     }
 
     /// Tells where in the message its id stands.
