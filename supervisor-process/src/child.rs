@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,17 +12,15 @@ use supervisor_core::{ProcessIdentity, Signal};
 use tokio::time::Instant;
 
 use crate::capture::{Output, Pipes};
-use crate::os::{Entry, Leader, Pinned};
-use crate::scan::{self, Leaders, SetKey};
+use crate::os::{self, Census, Entry, Leader, Moment, Pinned};
+use crate::scan::{self, SetKey};
 
 /// First pause between two looks at a killed set; doubles to [`LOOK_MAX`].
 const LOOK_MIN: Duration = Duration::from_micros(500);
 /// Longest pause between two looks at a killed set.
 const LOOK_MAX: Duration = Duration::from_millis(50);
 
-/// How long the end of the output is waited for after the leader's end, so that its last words are in the report.
-///
-/// The pipes are at their end within microseconds unless somebody else holds them open; then the exit is told without.
+/// How long the end of the output is waited for after the leader's end where pipes cannot be asked what is in them.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Longest time a drop waits for a killed leader, so that no zombie is left; a kill takes well under a millisecond.
@@ -34,13 +32,16 @@ pub(crate) struct SystemChild {
     pub(crate) identity: ProcessIdentity,
     pub(crate) leader: Leader,
     pub(crate) key: SetKey,
-    pub(crate) leaders: Leaders,
-    pub(crate) subreaper: bool,
+    pub(crate) census: Arc<Census>,
+    /// A moment before the leader was started.
+    pub(crate) born: Moment,
     pub(crate) output: Output,
     pub(crate) pipes: Pipes,
     pub(crate) stdio: Mutex<Option<ChildStdio>>,
     /// The set was seen empty once; nothing can join an empty set.
     pub(crate) emptied: AtomicBool,
+    /// Descendants that neither are in the group nor carry the marks, found while their parents lived.
+    pub(crate) seen: Mutex<Vec<ProcessIdentity>>,
 }
 
 impl SystemChild {
@@ -49,21 +50,92 @@ impl SystemChild {
         scan::members(&self.key, &self.identity)
     }
 
-    /// Kills what left the group: frozen first, so that nothing forks between being found and being killed.
-    fn kill_escaped(&self, members: &[Entry]) {
+    /// What is outside the leader's group, found the fast way: by its marks, or from its living parents.
+    fn outside(&self, thorough: bool) -> Vec<ProcessIdentity> {
         let group = self.leader.pid();
-        let pinned: Vec<_> = members
-            .iter()
-            .filter(|entry| entry.group != group)
-            .filter_map(|entry| Pinned::new(&entry.identity()))
-            .collect();
-        for signal in [Signal::Stop, Signal::Kill] {
-            for process in &pinned {
-                // One that is gone already is what was wanted.
-                drop(process.signal(signal));
+        let marked = self.census.left(&self.key, group, self.born).pids;
+        let mut found: Vec<Entry> = marked.into_iter().filter_map(Entry::read).collect();
+        let mut seen = self.seen();
+        if thorough {
+            let mut parents: Vec<_> = found.iter().map(Entry::identity).collect();
+            if self.leader.try_wait().is_none() {
+                parents.push(self.identity.clone());
+            }
+            for entry in descendants(parents) {
+                let identity = entry.identity();
+                if entry.group != group && !seen.contains(&identity) {
+                    seen.push(identity);
+                }
+            }
+        }
+        found.retain(|entry| entry.group != group && entry.is_alive());
+        let mut outside: Vec<_> = found.iter().map(Entry::identity).collect();
+        let more: Vec<_> = seen.iter().filter(|known| !outside.contains(known)).cloned().collect();
+        outside.extend(more);
+        outside
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Vec<ProcessIdentity>> {
+        // A list of identities is valid after any statement.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether nothing outside the group is left; what cannot be looked at counts as left.
+    fn nothing_outside(&self) -> bool {
+        let mut seen = self.seen();
+        seen.retain(|identity| {
+            Entry::read(identity.pid)
+                .is_some_and(|entry| entry.is_alive() && entry.start_time == identity.start_time)
+        });
+        seen.is_empty() && self.census.left(&self.key, self.leader.pid(), self.born).is_empty()
+    }
+
+    /// The leader and what carries the marks.
+    fn marked(&self) -> Vec<ProcessIdentity> {
+        let marked = self.census.left(&self.key, self.leader.pid(), self.born).pids;
+        let entries = marked.into_iter().filter_map(Entry::read).filter(Entry::is_alive);
+        entries.map(|entry| entry.identity()).chain([self.identity.clone()]).collect()
+    }
+
+    fn is_empty_after_reaping(&self) -> bool {
+        // An orphan of ours that ended is a member of its group until it is reaped.
+        self.set_is_empty() || {
+            self.nothing_outside();
+            self.census.reap();
+            self.set_is_empty()
+        }
+    }
+}
+
+/// Kills processes: frozen first, so that nothing forks between being found and being killed.
+fn kill<'a>(processes: impl Iterator<Item = &'a ProcessIdentity>) {
+    let pinned: Vec<_> = processes.filter_map(Pinned::new).collect();
+    for signal in [Signal::Stop, Signal::Kill] {
+        for process in &pinned {
+            // One that is gone already is what was wanted.
+            drop(process.signal(signal));
+        }
+    }
+}
+
+/// Follows living children; no more often than each process once.
+fn descendants(of: Vec<ProcessIdentity>) -> Vec<Entry> {
+    let mut found: Vec<Entry> = Vec::new();
+    let mut next = of;
+    while let Some(parent) = next.pop() {
+        let children = os::children_of(parent.pid);
+        // Whose children these are is known only if the number was not given to somebody else meanwhile.
+        if os::identity_of(parent.pid).is_some_and(|now| now != parent) {
+            continue;
+        }
+        for child in children {
+            if !found.iter().any(|other| other.pid == child.pid) {
+                next.push(child.identity());
+                found.push(child);
             }
         }
     }
+    found
 }
 
 #[async_trait]
@@ -74,19 +146,16 @@ impl ChildHandle for SystemChild {
 
     async fn wait(&self) -> ExitStatus {
         let status = self.leader.wait().await;
-        // Looked at while the other thread reads the last words; the answer is remembered if there is nothing left.
-        self.set_is_empty();
-        self.pipes.at_end(LAST_WORDS).await;
+        self.pipes.last_words(LAST_WORDS).await;
         status
     }
 
     async fn signal_set(&self, signal: Signal) -> io::Result<()> {
+        // Those that end by this signal cannot be followed to their children any more.
+        let outside = self.outside(signal != Signal::Cont);
         self.leader.signal_group(signal)?;
-        let group = self.leader.pid();
-        for entry in self.living().iter().filter(|entry| entry.group != group) {
-            if let Some(process) = Pinned::new(&entry.identity()) {
-                process.signal(signal)?;
-            }
+        for process in outside.iter().filter_map(Pinned::new) {
+            process.signal(signal)?;
         }
         Ok(())
     }
@@ -95,28 +164,26 @@ impl ChildHandle for SystemChild {
         let deadline = Instant::now() + confirm;
         let mut killed = 0;
         let mut pause = LOOK_MIN;
+        // Looked for the fast way first; what is not gone then is looked for among all processes.
+        let mut members = self.marked();
         loop {
             // Identity cannot be lost here: the group is checked to be ours, each escapee is pinned.
+            let escaped = self.outside(true);
             drop(self.leader.signal_group(Signal::Kill));
-            let members = self.living();
-            killed = killed.max(u32::try_from(members.len()).unwrap_or(u32::MAX));
-            self.kill_escaped(&members);
-            if self.subreaper {
-                scan::orphans(&self.key, &self.leaders);
-            }
+            kill(escaped.iter().chain(&members));
+            killed = killed.max(u32::try_from(members.len().max(1)).unwrap_or(u32::MAX));
             // The leader's end is noticed by the kernel's word; only what is not our child has to be looked at again.
             drop(tokio::time::timeout(pause, self.leader.wait()).await);
-            let left = if self.leader.group_is_empty() { self.living() } else { members };
-            if left.is_empty() && self.leader.try_wait().is_some() {
-                self.emptied.store(true, Ordering::Release);
+            if self.is_empty_after_reaping() {
                 return KillReport { killed, survivors: Vec::new() };
             }
             if Instant::now() >= deadline {
-                let survivors = self.living().iter().map(survivor).collect();
+                let survivors: Vec<_> = self.living().iter().map(survivor).collect();
                 return KillReport { killed, survivors };
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
+            members = self.living().iter().map(Entry::identity).collect();
         }
     }
 
@@ -127,11 +194,7 @@ impl ChildHandle for SystemChild {
         if !self.leader.group_is_empty() {
             return false;
         }
-        let empty = if self.subreaper {
-            scan::orphans(&self.key, &self.leaders).is_empty()
-        } else {
-            self.living().is_empty()
-        };
+        let empty = self.nothing_outside();
         self.emptied.fetch_or(empty, Ordering::AcqRel);
         empty
     }
@@ -157,10 +220,11 @@ impl Drop for SystemChild {
     /// Kills what is left; the promise of the handle.
     fn drop(&mut self) {
         if !self.emptied.load(Ordering::Acquire) {
+            let outside = self.outside(true);
             drop(self.leader.signal_group(Signal::Kill));
-            self.kill_escaped(&self.living());
+            kill(outside.iter().chain(&self.marked()));
             self.leader.reap_within(REAP_IN_DROP);
         }
-        self.leaders.remove(self.leader.pid());
+        self.census.reap();
     }
 }

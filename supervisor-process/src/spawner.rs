@@ -13,11 +13,11 @@ use supervisor_core::error::{ProcessError, SpawnError, SpawnErrorKind};
 use supervisor_core::ports::{ChildHandle, ChildStdio, ProcessSpawner, SpawnRequest};
 use supervisor_core::status::{LogLine, OutputStream};
 
-use crate::capture::{CaptureThread, Cutter, Output, Pipes, read_tail};
+use crate::capture::{CaptureThread, Output, Pipes, read_tail};
 use crate::child::SystemChild;
 use crate::command::{environment, judge_spawn_error, service_program};
-use crate::os;
-use crate::scan::{Leaders, SetKey};
+use crate::os::{self, Census};
+use crate::scan::SetKey;
 
 /// Starts services as children of this process.
 ///
@@ -29,7 +29,7 @@ pub struct SystemSpawner {
     mark: Arc<str>,
     log_dir: Option<PathBuf>,
     subreaper: bool,
-    leaders: Leaders,
+    census: Arc<Census>,
     capture: CaptureThread,
     outputs: Mutex<HashMap<ServiceId, Output>>,
 }
@@ -56,8 +56,9 @@ impl SystemSpawner {
         }
         let capture =
             CaptureThread::start().map_err(|error| failed("starting the capture thread", error))?;
-        let (leaders, outputs) = (Leaders::default(), Mutex::default());
-        Ok(Self { mark: mark.into(), log_dir, subreaper, leaders, capture, outputs })
+        os::reserve_descriptors();
+        let (census, outputs) = (Arc::new(Census::new(subreaper)), Mutex::default());
+        Ok(Self { mark: mark.into(), log_dir, subreaper, census, capture, outputs })
     }
 
     /// Gives the last `limit` captured lines of a service, oldest first.
@@ -79,14 +80,14 @@ impl SystemSpawner {
     fn output(&self, service: &ServiceId, spec: &ServiceSpec) -> Output {
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         let output = outputs.entry(service.clone()).or_insert_with(|| {
-            let directory =
-                self.log_dir.clone().unwrap_or_else(std::env::temp_dir).join(service.as_str());
-            let secrets = spec.secret_environment.iter().filter_map(|name| {
-                spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
-            });
-            Output::new(directory, &spec.capture, secrets.collect())
+            Output::new(
+                self.log_dir.clone().unwrap_or_else(std::env::temp_dir).join(service.as_str()),
+            )
         });
-        output.begin_run();
+        let secrets = spec.secret_environment.iter().filter_map(|name| {
+            spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
+        });
+        output.begin_run(&spec.capture, secrets.collect());
         output.clone()
     }
 
@@ -110,10 +111,10 @@ impl SystemSpawner {
         let channel =
             spec.channel.as_ref().is_some_and(|channel| channel.transport == TransportKind::Stdio);
         let mut command = self.command(request, channel)?;
+        let born = self.census.moment();
         let mut started =
             os::start(&mut command).map_err(|error| judge_spawn_error(spec, error))?;
         let pid = started.leader.pid();
-        self.leaders.add(pid);
         let identity = os::identity_of(pid).ok_or_else(|| SpawnError {
             kind: SpawnErrorKind::Other,
             program: spec.command.clone(),
@@ -121,19 +122,17 @@ impl SystemSpawner {
             source: None,
         })?;
         let output = self.output(&request.service, spec);
-        let line_max = usize::try_from(spec.capture.max_line.bytes()).unwrap_or(usize::MAX);
-        let pipes = Pipes::new();
-        let cutter = |stream| Cutter::new(stream, line_max);
+        let mut pipes = Pipes::default();
         let mut stdio = None;
         match (started.stdin.take(), started.stdout.take()) {
             (Some(stdin), Some(stdout)) if channel => stdio = Some(ChildStdio { stdin, stdout }),
             (_, Some(stdout)) => {
-                self.capture.read(stdout, cutter(OutputStream::Stdout), output.clone(), &pipes);
+                self.capture.read(stdout, OutputStream::Stdout, &output, &mut pipes);
             }
             _ => {}
         }
         if let Some(stderr) = started.stderr.take() {
-            self.capture.read(stderr, cutter(OutputStream::Stderr), output.clone(), &pipes);
+            self.capture.read(stderr, OutputStream::Stderr, &output, &mut pipes);
         }
         let key = SetKey {
             mark: Arc::clone(&self.mark),
@@ -144,12 +143,13 @@ impl SystemSpawner {
             identity,
             leader: started.leader,
             key,
-            leaders: self.leaders.clone(),
-            subreaper: self.subreaper,
+            census: Arc::clone(&self.census),
+            born,
             output,
             pipes,
             stdio: Mutex::new(stdio),
             emptied: AtomicBool::new(false),
+            seen: Mutex::default(),
         })
     }
 }

@@ -78,11 +78,14 @@ pub struct CaptureLimits {
     pub files: u32,
     /// Longest line kept whole, 256 bytes to 16 MiB; the rest of a longer one is dropped and marked.
     pub max_line: ByteSize,
+    /// Bytes kept a second, 1 KiB or more; lines beyond are dropped, counted and marked. Absent means no cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<ByteSize>,
 }
 
 impl Default for CaptureLimits {
     fn default() -> Self {
-        Self { max_bytes: ByteSize::mib(16), files: 4, max_line: ByteSize::kib(64) }
+        Self { max_bytes: ByteSize::mib(16), files: 4, max_line: ByteSize::kib(64), max_rate: None }
     }
 }
 
@@ -104,6 +107,9 @@ impl CaptureLimits {
                 self.max_line.to_string(),
                 "256B to 16MiB",
             ));
+        }
+        if let Some(rate) = self.max_rate.filter(|rate| *rate < ByteSize::kib(1)) {
+            return Err(ConfigError::invalid("capture.max_rate", rate.to_string(), "1KiB or more"));
         }
         Ok(())
     }

@@ -3,16 +3,19 @@
 //! A line is `<milliseconds since 1970> <stream letter> <text>`; the text's bytes are kept as they came.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::DateTime;
 use supervisor_core::status::{LogLine, OutputStream};
 
-/// Bytes gathered before they are written, per service that is writing.
-const WRITE_BUFFER: usize = 64 * 1024;
+/// Bytes gathered before they are written.
+const GATHERED_MAX: usize = 64 * 1024;
 /// Bytes read at a time from the end of a file.
 const READ_STEP: u64 = 64 * 1024;
+/// Room a line's time and stream take, and a marker about it.
+const HEAD_MAX: u64 = 128;
 
 /// The files of one service: `output.log` is written, `output.log.1` is the one before it.
 #[derive(Debug)]
@@ -20,67 +23,134 @@ pub(super) struct LogFiles {
     directory: PathBuf,
     file_max: u64,
     files: u32,
-    open: Option<BufWriter<File>>,
+    open: Option<Open>,
     written: u64,
     /// Lines that could not be written, since the last one that could.
     failed: u64,
+    /// The file may end within a line.
+    torn: bool,
+}
+
+/// An open file, counted.
+#[derive(Debug)]
+struct Open(File);
+
+/// Files open over all services.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// Files that stay open between two writes; what is written to others is opened and closed each time, so that a
+/// thousand services that write now and then do not cost a thousand descriptors.
+const OPEN_MAX: usize = 64;
+
+impl Open {
+    fn new(file: File) -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Self(file)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lines on their way into the files of one service.
+///
+/// Gathered so that a flood costs one call for many lines; nothing is kept back once it is finished.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    files: &'a mut LogFiles,
+    gathered: &'a mut Vec<u8>,
+    lines: u64,
+    millis: String,
 }
 
 impl LogFiles {
-    pub(super) fn new(directory: PathBuf, max_bytes: u64, files: u32) -> Self {
-        let file_max = (max_bytes / u64::from(files.max(1))).max(1);
-        Self { directory, file_max, files, open: None, written: 0, failed: 0 }
+    pub(super) fn new(directory: PathBuf) -> Self {
+        let (file_max, files) = (HEAD_MAX * 2, 1);
+        Self { directory, file_max, files, open: None, written: 0, failed: 0, torn: false }
+    }
+
+    /// Sets the bytes kept and the files they are spread over; what an earlier, larger setting left is removed.
+    pub(super) fn limit(&mut self, max_bytes: u64, files: u32) {
+        let file_max = (max_bytes / u64::from(files.max(1))).max(HEAD_MAX * 2);
+        if (self.file_max, self.files) == (file_max, files) {
+            return;
+        }
+        (self.file_max, self.files, self.open) = (file_max, files, None);
+        for n in 0.. {
+            let path = numbered(&self.directory, n);
+            match fs::metadata(&path) {
+                Ok(found) if n >= files || found.len() > file_max => drop(fs::remove_file(path)),
+                Ok(_) => {}
+                Err(_) if n < files => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// The longest line that fits into a file.
+    pub(super) fn line_max(&self) -> usize {
+        usize::try_from(self.file_max - HEAD_MAX).unwrap_or(usize::MAX)
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         (0..self.files).map(|n| numbered(&self.directory, n)).collect()
     }
 
-    pub(super) fn write(&mut self, at_millis: i64, stream: OutputStream, text: &[u8]) {
-        if self.failed > 0 {
-            let note = format!("{} lines are missing here: they could not be written", self.failed);
-            if self.try_write(at_millis, OutputStream::Supervisor, note.as_bytes()).is_ok() {
-                self.failed = 0;
+    /// Begins to write lines of one moment; `gathered` is room that is left empty again.
+    pub(super) fn batch<'a>(&'a mut self, at_millis: i64, gathered: &'a mut Vec<u8>) -> Batch<'a> {
+        gathered.clear();
+        let mut batch = Batch { files: self, gathered, lines: 0, millis: format!("{at_millis} ") };
+        if batch.files.failed > 0 {
+            let note =
+                format!("{} lines are missing here: they could not be written", batch.files.failed);
+            batch.line(OutputStream::Supervisor, note.as_bytes());
+            // Written before anything else, so that it stands where the gap is; it is no line that could be missing.
+            batch.lines = 0;
+            batch.flush();
+        }
+        batch
+    }
+
+    /// Writes whole lines to the newest file.
+    fn write(&mut self, bytes: &[u8], lines: u64) {
+        match self.try_write(bytes) {
+            Ok(()) => self.failed = 0,
+            Err(_) => {
+                // A full disk must not stop the service; the gap is counted and marked when there is room again.
+                self.failed += lines;
+                self.torn = true;
+                self.open = None;
             }
         }
-        if self.try_write(at_millis, stream, text).is_err() {
-            // A full disk must not stop the service; the gap is counted and marked when there is room again.
-            self.failed += 1;
-            self.open = None;
-        }
     }
 
-    /// Hands what was gathered to the system; files of an idle service hold no buffer.
-    pub(super) fn flush(&mut self) {
-        if let Some(open) = &mut self.open
-            && open.flush().is_err()
-        {
-            self.open = None;
-            self.failed += 1;
-        }
-    }
-
-    fn try_write(&mut self, at_millis: i64, stream: OutputStream, text: &[u8]) -> io::Result<()> {
-        let head = format!("{at_millis} {} ", letter(stream));
-        let length = (head.len() + text.len() + 1) as u64;
-        if self.open.is_some() && self.written + length > self.file_max {
-            self.flush();
-            self.open = None;
-            self.rotate()?;
-        }
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.open.is_none() {
             self.open()?;
         }
+        if self.written > 0 && self.written + bytes.len() as u64 > self.file_max {
+            self.open = None;
+            self.rotate()?;
+            self.open()?;
+        }
         let Some(open) = &mut self.open else { return Ok(()) };
-        open.write_all(head.as_bytes())?;
-        open.write_all(text)?;
-        open.write_all(b"\n")?;
-        self.written += length;
+        open.0.write_all(bytes)?;
+        self.written += bytes.len() as u64;
         Ok(())
     }
 
+    /// Room left in the newest file.
+    fn room(&mut self) -> u64 {
+        if self.open.is_none() && self.open().is_err() {
+            // It will be told when it is written.
+            return self.file_max;
+        }
+        self.file_max - self.written.min(self.file_max)
+    }
+
     fn open(&mut self) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
         let path = numbered(&self.directory, 0);
         if fs::metadata(&path).is_ok_and(|found| found.len() >= self.file_max) {
             self.rotate()?;
@@ -89,9 +159,18 @@ impl LogFiles {
         options.create(true).append(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path)?;
+        let mut file = match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.directory)?;
+                options.open(&path)?
+            }
+            opened => opened?,
+        };
+        if std::mem::take(&mut self.torn) && file.metadata()?.len() > 0 {
+            file.write_all(b"\n")?;
+        }
         self.written = file.metadata()?.len();
-        self.open = Some(BufWriter::with_capacity(WRITE_BUFFER, file));
+        self.open = Some(Open::new(file));
         Ok(())
     }
 
@@ -106,15 +185,52 @@ impl LogFiles {
     }
 }
 
+impl Batch<'_> {
+    pub(super) fn line(&mut self, stream: OutputStream, text: &[u8]) {
+        let length = self.millis.len() + 2 + text.len() + 1;
+        // What is gathered goes into one file; a line that does not fit begins the next one.
+        if !self.gathered.is_empty() && (self.gathered.len() + length) as u64 > self.files.room() {
+            self.flush();
+        }
+        self.gathered.extend_from_slice(self.millis.as_bytes());
+        self.gathered.extend_from_slice(&[letter(stream), b' ']);
+        self.gathered.extend_from_slice(text);
+        self.gathered.push(b'\n');
+        self.lines += 1;
+        if self.gathered.len() >= GATHERED_MAX {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.gathered.is_empty() {
+            self.files.write(self.gathered, self.lines);
+            self.gathered.clear();
+            self.lines = 0;
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.flush();
+        if OPEN.load(Ordering::Relaxed) > OPEN_MAX {
+            self.files.open = None;
+        }
+        // One very long line does not cost its length for ever.
+        self.gathered.shrink_to(2 * GATHERED_MAX);
+    }
+}
+
 fn numbered(directory: &Path, n: u32) -> PathBuf {
     if n == 0 { directory.join("output.log") } else { directory.join(format!("output.log.{n}")) }
 }
 
-const fn letter(stream: OutputStream) -> char {
+const fn letter(stream: OutputStream) -> u8 {
     match stream {
-        OutputStream::Stdout => 'O',
-        OutputStream::Stderr => 'E',
-        OutputStream::Supervisor => 'S',
+        OutputStream::Stdout => b'O',
+        OutputStream::Stderr => b'E',
+        OutputStream::Supervisor => b'S',
     }
 }
 
@@ -178,21 +294,29 @@ fn parse(line: &[u8]) -> Option<LogLine> {
 mod tests {
     use super::*;
 
+    fn limited(directory: PathBuf, max_bytes: u64, count: u32) -> LogFiles {
+        let mut files = LogFiles::new(directory);
+        files.limit(max_bytes, count);
+        files
+    }
+
+    fn write(files: &mut LogFiles, at_millis: i64, stream: OutputStream, text: &[u8]) {
+        files.batch(at_millis, &mut Vec::new()).line(stream, text);
+    }
+
+    fn kept(files: &LogFiles) -> u64 {
+        let found = files.paths().into_iter().filter_map(|path| fs::metadata(path).ok());
+        found.map(|found| found.len()).sum()
+    }
+
     #[test]
     fn the_files_together_never_exceed_their_cap_and_the_tail_spans_them() {
         let directory = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::new(directory.path().join("svc"), 4000, 4);
+        let mut files = limited(directory.path().join("svc"), 4000, 4);
         for n in 0..1000 {
-            files.write(n, OutputStream::Stdout, format!("line {n}").as_bytes());
+            write(&mut files, n, OutputStream::Stdout, format!("line {n}").as_bytes());
         }
-        files.flush();
-        let total: u64 = files
-            .paths()
-            .iter()
-            .filter_map(|path| fs::metadata(path).ok())
-            .map(|found| found.len())
-            .sum();
-        assert!(total <= 4000, "{total}");
+        assert!(kept(&files) <= 4000, "{}", kept(&files));
         let tail = read_tail(&files.paths(), 100).unwrap();
         assert_eq!(tail.len(), 100);
         assert_eq!(tail[99].text, "line 999");
@@ -200,11 +324,67 @@ mod tests {
     }
 
     #[test]
+    fn lines_gathered_for_one_write_keep_the_cap_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = limited(directory.path().into(), 6000, 3);
+        for round in 0..20 {
+            let mut gathered = Vec::new();
+            let mut batch = files.batch(7, &mut gathered);
+            for n in 0..200 {
+                batch.line(OutputStream::Stdout, format!("line {round} {n}").as_bytes());
+            }
+            drop(batch);
+            assert!(kept(&files) <= 6000, "{}", kept(&files));
+        }
+        let tail = read_tail(&files.paths(), 250).unwrap();
+        assert_eq!(tail.len(), 250);
+        assert_eq!(tail[249].text, "line 19 199");
+        assert_eq!(tail[0].text, "line 18 150");
+        let longest = vec![b'x'; files.line_max()];
+        write(&mut files, 7, OutputStream::Stdout, &longest);
+        assert!(kept(&files) <= 6000, "{}", kept(&files));
+    }
+
+    #[test]
+    fn a_smaller_cap_removes_what_a_larger_one_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = limited(directory.path().into(), 8000, 4);
+        for n in 0..1000 {
+            write(&mut files, n, OutputStream::Stdout, b"a line of some length");
+        }
+        files.limit(3000, 3);
+        for n in 0..3 {
+            write(&mut files, n, OutputStream::Stdout, b"more");
+        }
+        let all = fs::read_dir(directory.path()).unwrap().flatten();
+        let total: u64 = all.map(|file| file.metadata().unwrap().len()).sum();
+        assert!(total <= 3000, "{total}");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_where_it_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("svc");
+        // A file stands where the directory should be.
+        fs::write(&place, "").unwrap();
+        let mut files = limited(place.clone(), 4000, 2);
+        for n in 0..3 {
+            write(&mut files, n, OutputStream::Stdout, b"lost");
+        }
+        fs::remove_file(&place).unwrap();
+        write(&mut files, 4, OutputStream::Stdout, b"kept");
+        let texts: Vec<_> =
+            read_tail(&files.paths(), 9).unwrap().into_iter().map(|line| line.text).collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(texts[0].starts_with("3 lines are missing"), "{texts:?}");
+        assert_eq!(texts[1], "kept");
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_kept_in_the_file_and_shown_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::new(directory.path().into(), 4000, 2);
-        files.write(7, OutputStream::Stderr, b"a\xffb");
-        files.flush();
+        let mut files = limited(directory.path().into(), 4000, 2);
+        write(&mut files, 7, OutputStream::Stderr, b"a\xffb");
         let kept = fs::read(&files.paths()[0]).unwrap();
         assert_eq!(kept, b"7 E a\xffb\n");
         assert_eq!(read_tail(&files.paths(), 5).unwrap()[0].text, "a\u{fffd}b");

@@ -27,7 +27,7 @@ impl Cutter {
 
     /// Takes what was read and hands every finished line to `each`.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line<'_>)) {
-        while let Some(end) = memchr(bytes) {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
             bytes = rest;
             if self.partial.is_empty() && self.dropped == 0 && line.len() <= self.line_max {
@@ -67,10 +67,6 @@ impl Cutter {
         // A service that once wrote a long line does not cost its length for ever.
         self.partial = Vec::new();
     }
-}
-
-fn memchr(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n')
 }
 
 fn trim(line: &[u8]) -> &[u8] {

@@ -5,28 +5,39 @@
 
 mod files;
 mod lines;
-mod pump;
+mod rate;
+mod secrets;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use supervisor_core::config::CaptureLimits;
 use supervisor_core::exit::LAST_LINES_MAX;
-use supervisor_core::status::LogLine;
+use supervisor_core::status::{LogLine, OutputStream};
+use supervisor_core::text::ByteSize;
 
 pub(crate) use files::read_tail;
-pub(crate) use lines::Cutter;
-pub(crate) use pump::{CaptureThread, Pipes};
 
 use files::LogFiles;
+use lines::{Cutter, Line};
+use rate::Rate;
+use secrets::Secrets;
+
+use crate::os::{self, PipeHandle, PipeReader};
 
 /// Longest line kept in memory for an exit report, in characters; files keep more.
 const REMEMBERED_LINE_MAX: usize = 400;
-/// Secrets shorter than this are not searched for: they would match everywhere and hide everything.
-const SECRET_LEN_MIN: usize = 4;
-/// What stands where a secret stood.
-const REDACTED: &str = "[redacted]";
+
+/// The thread that reads every service's output; ends when dropped, pipes it still reads are closed then.
+#[derive(Debug)]
+pub(crate) struct CaptureThread(PipeReader);
+
+/// The pipes of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes(Vec<PipeHandle>);
 
 /// What one service wrote, over all of its incarnations.
 #[derive(Debug, Clone)]
@@ -36,14 +47,76 @@ pub(crate) struct Output(Arc<Mutex<Kept>>);
 struct Kept {
     files: LogFiles,
     last: VecDeque<String>,
-    secrets: Vec<String>,
+    line_max: usize,
+    rate: Option<Rate>,
+    secrets: Secrets,
+}
+
+/// One pipe's way into the output of its service.
+#[derive(Debug)]
+struct Pump {
+    cutter: Cutter,
+    output: Output,
+}
+
+impl CaptureThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        PipeReader::start().map(Self)
+    }
+
+    /// Reads a pipe to its end into `output`.
+    pub(crate) fn read(
+        &self,
+        pipe: impl os::Pipe,
+        stream: OutputStream,
+        output: &Output,
+        pipes: &mut Pipes,
+    ) {
+        let cutter = Cutter::new(stream, output.lock().line_max);
+        match self.0.add(pipe, Box::new(Pump { cutter, output: output.clone() })) {
+            Ok(handle) => pipes.0.push(handle),
+            Err(error) => tracing::warn!(%error, "a service's output is not captured"),
+        }
+    }
+}
+
+impl Pipes {
+    /// Keeps the last words of a run that ended. Whoever else holds a pipe open is waited for at most `limit`, and
+    /// only on systems where a pipe cannot be asked what is in it.
+    pub(crate) async fn last_words(&self, limit: Duration) {
+        for pipe in &self.0 {
+            pipe.last_words(limit).await;
+        }
+    }
 }
 
 impl Output {
-    pub(crate) fn new(directory: PathBuf, limits: &CaptureLimits, secrets: Vec<String>) -> Self {
-        let secrets = secrets.into_iter().filter(|secret| secret.len() >= SECRET_LEN_MIN).collect();
-        let files = LogFiles::new(directory, limits.max_bytes.bytes(), limits.files);
-        Self(Arc::new(Mutex::new(Kept { files, last: VecDeque::new(), secrets })))
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        let files = LogFiles::new(directory);
+        Self(Arc::new(Mutex::new(Kept {
+            line_max: 0,
+            files,
+            last: VecDeque::new(),
+            rate: None,
+            secrets: Secrets::new(Vec::new()),
+        })))
+    }
+
+    /// Begins a run: with limits and secrets that may have changed since the last one, and without its last lines.
+    pub(crate) fn begin_run(&self, limits: &CaptureLimits, secrets: Vec<String>) {
+        let mut kept = self.lock();
+        kept.files.limit(limits.max_bytes.bytes(), limits.files);
+        kept.line_max = line_max(limits, &kept.files);
+        let rate = limits.max_rate.map(ByteSize::bytes);
+        if rate != kept.rate.as_ref().map(Rate::per_second) {
+            kept.rate = rate.map(|rate| Rate::new(rate, Instant::now()));
+        }
+        kept.secrets = Secrets::new(secrets);
+        kept.last.clear();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -57,76 +130,89 @@ impl Output {
         kept.last.iter().skip(kept.last.len().saturating_sub(max)).cloned().collect()
     }
 
-    /// Forgets the last lines, so that they are those of one run.
-    pub(crate) fn begin_run(&self) {
-        self.lock().last.clear();
-    }
-
     /// Gives the last `limit` lines from the files.
     pub(crate) fn tail(&self, limit: usize) -> std::io::Result<Vec<LogLine>> {
         let paths = {
-            let mut kept = self.lock();
-            kept.files.flush();
+            let mut guard = self.lock();
+            let kept = &mut *guard;
+            if let Some(note) = kept.rate.as_mut().and_then(Rate::note) {
+                let mut gathered = Vec::new();
+                let mut batch = kept.files.batch(now_millis(), &mut gathered);
+                batch.line(OutputStream::Supervisor, note.as_bytes());
+            }
             kept.files.paths()
         };
         read_tail(&paths, limit)
     }
+}
 
-    fn keep(&self, lines: &[lines::Line<'_>], at_millis: i64) {
-        let mut kept = self.lock();
-        for line in lines {
-            let redacted = redact(line.text, &kept.secrets);
-            let text = redacted.as_deref().unwrap_or(line.text);
-            kept.files.write(at_millis, line.stream, text);
-            if kept.last.len() == LAST_LINES_MAX {
-                kept.last.pop_front();
-            }
-            let shown: String =
-                String::from_utf8_lossy(text).chars().take(REMEMBERED_LINE_MAX).collect();
-            kept.last.push_back(shown);
+impl Pump {
+    /// Keeps the lines that `cut` hands over: at most `lines`, and notes about them.
+    fn keep(&mut self, lines: usize, cut: impl FnOnce(&mut Cutter, &mut dyn FnMut(Line<'_>))) {
+        thread_local! {
+            /// Room for what is written at once; one a thread, whatever the number of services.
+            static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        kept.files.flush();
-    }
-}
-
-/// Replaces every secret in a line; nothing if there is none.
-fn redact(text: &[u8], secrets: &[String]) -> Option<Vec<u8>> {
-    if secrets.is_empty() {
-        return None;
-    }
-    let mut redacted: Option<Vec<u8>> = None;
-    for secret in secrets {
-        let line = redacted.as_deref().unwrap_or(text);
-        if let Some(at) = find(line, secret.as_bytes()) {
-            let mut rest = line;
-            let mut clean = Vec::with_capacity(line.len());
-            let mut next = Some(at);
-            while let Some(at) = next {
-                clean.extend_from_slice(&rest[..at]);
-                clean.extend_from_slice(REDACTED.as_bytes());
-                rest = &rest[at + secret.len()..];
-                next = find(rest, secret.as_bytes());
+        let mut guard = self.output.lock();
+        let kept = &mut *guard;
+        GATHERED.with_borrow_mut(|gathered| {
+            let mut batch = kept.files.batch(now_millis(), gathered);
+            let mut left = lines;
+            if let Some(rate) = &mut kept.rate {
+                rate.advance(Instant::now());
             }
-            clean.extend_from_slice(rest);
-            redacted = Some(clean);
-        }
+            cut(&mut self.cutter, &mut |line| {
+                // A note belongs to the line before it.
+                left = left.saturating_sub(usize::from(line.stream != OutputStream::Supervisor));
+                if let Some(rate) = &mut kept.rate {
+                    let note = match rate.admit(line.text.len()) {
+                        rate::Verdict::Keep => None,
+                        rate::Verdict::KeepAfter(note) => Some(note),
+                        rate::Verdict::Drop => return,
+                    };
+                    if let Some(note) = note {
+                        batch.line(OutputStream::Supervisor, note.as_bytes());
+                    }
+                }
+                let clean = kept.secrets.redact(line.text);
+                let text = clean.as_deref().unwrap_or(line.text);
+                batch.line(line.stream, text);
+                if left < LAST_LINES_MAX {
+                    remember(&mut kept.last, text);
+                }
+            });
+        });
     }
-    redacted
 }
 
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
+fn line_max(limits: &CaptureLimits, files: &LogFiles) -> usize {
+    usize::try_from(limits.max_line.bytes()).unwrap_or(usize::MAX).min(files.line_max())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn now_millis() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
 
-    #[test]
-    fn every_occurrence_of_every_secret_is_replaced() {
-        let secrets = vec!["hunter2".to_owned(), "s3cr3t".to_owned()];
-        let clean = redact(b"a hunter2 b hunter2 s3cr3t", &secrets).unwrap();
-        assert_eq!(String::from_utf8(clean).unwrap(), "a [redacted] b [redacted] [redacted]");
-        assert_eq!(redact(b"nothing here", &secrets), None);
+fn remember(last: &mut VecDeque<String>, text: &[u8]) {
+    if last.len() == LAST_LINES_MAX {
+        last.pop_front();
+    }
+    // A character has at most four bytes; what is beyond is not looked at.
+    let text = &text[..text.len().min(4 * REMEMBERED_LINE_MAX)];
+    last.push_back(String::from_utf8_lossy(text).chars().take(REMEMBERED_LINE_MAX).collect());
+}
+
+impl os::Take for Pump {
+    fn chunk(&mut self, bytes: &[u8]) {
+        let lines = memchr::memchr_iter(b'\n', bytes).count();
+        if lines == 0 {
+            return self.cutter.push(bytes, |_: Line<'_>| {});
+        }
+        self.keep(lines, |cutter, each| cutter.push(bytes, each));
+    }
+
+    fn end(&mut self) {
+        self.keep(1, |cutter, each| cutter.end(each));
     }
 }

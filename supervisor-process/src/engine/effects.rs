@@ -63,8 +63,8 @@ impl Actor {
 
     async fn spawn(&mut self, incarnation: Incarnation) -> Event {
         let state = self.machine.state();
-        // The one before is gone; its handle goes first, so that two are never held.
-        self.running = None;
+        // The one before is gone; letting go of what it held costs a new one no time.
+        let before = self.running.take();
         let spec = self.machine.spec();
         let extra_environment = self
             .shared
@@ -79,7 +79,9 @@ impl Actor {
             spec: Arc::clone(self.machine.spec()),
             extra_environment,
         };
-        match self.shared.spawner.spawn(request).await {
+        let spawned = self.shared.spawner.spawn(request).await;
+        drop(before);
+        match spawned {
             Ok(child) => {
                 let child: Arc<dyn ChildHandle> = Arc::from(child);
                 let identity = child.identity();

@@ -19,6 +19,7 @@ use supervisor_core::{ProcessIdentity, Signal};
 use tokio::io::unix::AsyncFd;
 
 use super::proc_fs::{Entry, environment, variable};
+use super::{children, reserve};
 
 /// Names the layers that contain sets here.
 pub(crate) fn containment(subreaper: bool) -> Vec<String> {
@@ -99,6 +100,7 @@ pub(crate) struct Leader {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     ended: Mutex<Option<ExitStatus>>,
+    _listed: children::Listed,
 }
 
 /// What a started command leaves in our hands.
@@ -112,14 +114,14 @@ pub(crate) struct Started {
 
 /// Starts a command; nothing of it is left when this fails.
 pub(crate) fn start(command: &mut Command) -> io::Result<Started> {
-    let mut child = command.spawn()?;
+    let (mut child, listed) = children::spawn(command)?;
     let pid = Pid::from_child(&child);
     let pinned = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
         .map_err(io::Error::from)
         .and_then(watched);
     match pinned {
         Ok(pidfd) => Ok(Started {
-            leader: Leader { pid, pidfd, ended: Mutex::new(None) },
+            leader: Leader { pid, pidfd, ended: Mutex::new(None), _listed: listed },
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
@@ -252,7 +254,10 @@ impl Pinned {
     /// Pins exactly this process; nothing if it is gone or its pid is somebody else's by now.
     pub(crate) fn new(identity: &ProcessIdentity) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(identity.pid).ok()?)?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let pidfd = reserve::with(|| {
+            rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(Into::into)
+        });
+        let pidfd = pidfd.ok()?;
         // Checked after pinning: from here on the identity cannot change.
         let found = super::identity_of(identity.pid)?;
         (found == *identity && !found.boot_id.is_empty()).then_some(Self(pidfd))
@@ -266,26 +271,16 @@ impl Pinned {
     }
 }
 
-/// Reaps a zombie that is our child and was not started by us: an orphan a subreaper was given.
-pub(crate) fn reap_orphan(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // Of one pid, never of any child; an error means that it was no child of ours.
-        _ = rustix::process::waitid(
-            WaitId::Pid(pid),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        );
-    }
-}
-
-/// Lists the children of this process.
-pub(crate) fn own_children() -> Vec<Entry> {
-    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+/// Lists the living children of a process, as far as it is still there.
+pub(crate) fn children_of(pid: u32) -> Vec<Entry> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads
         .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
         .flat_map(|list| {
             list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
         })
         .filter_map(Entry::read)
+        .filter(Entry::is_alive)
         .collect()
 }
 
@@ -299,11 +294,15 @@ pub(crate) struct Marking {
 
 /// Reads the marks of a process; nothing if it has none or is not ours to read.
 pub(crate) fn marking(pid: u32) -> Option<Marking> {
-    let environment = environment(pid);
+    marking_in(&environment(pid))
+}
+
+/// Finds the marks in a process's variables.
+pub(super) fn marking_in(environment: &[u8]) -> Option<Marking> {
     Some(Marking {
-        mark: variable(&environment, crate::command::MARK_VARIABLE)?.to_owned(),
-        service: variable(&environment, crate::command::SERVICE_VARIABLE)?.to_owned(),
-        incarnation: variable(&environment, crate::command::INCARNATION_VARIABLE)?.parse().ok()?,
+        mark: variable(environment, crate::command::MARK_VARIABLE)?.to_owned(),
+        service: variable(environment, crate::command::SERVICE_VARIABLE)?.to_owned(),
+        incarnation: variable(environment, crate::command::INCARNATION_VARIABLE)?.parse().ok()?,
     })
 }
 
@@ -312,37 +311,6 @@ pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
     command.stdin(if channel { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped());
     command.stderr(Stdio::piped());
-}
-
-/// A pipe that can be read without blocking.
-pub(crate) trait Pipe: Into<OwnedFd> + Send + 'static {}
-impl<T: Into<OwnedFd> + Send + 'static> Pipe for T {}
-
-/// A registered pipe.
-#[derive(Debug)]
-pub(crate) struct Source(AsyncFd<fs::File>);
-
-/// Registers a pipe with the event loop of the calling task.
-pub(crate) fn register(pipe: impl Pipe) -> io::Result<Source> {
-    let file = fs::File::from(pipe.into());
-    rustix::io::ioctl_fionbio(&file, true)?;
-    watched(file).map(Source)
-}
-
-impl Source {
-    /// Waits until there is something and reads it with `read`.
-    pub(crate) async fn read_with(
-        &mut self,
-        mut read: impl FnMut(&mut dyn io::Read) -> io::Result<usize> + Send,
-    ) -> io::Result<usize> {
-        loop {
-            let mut ready = self.0.readable_mut().await?;
-            match ready.try_io(|file| read(file.get_mut())) {
-                Ok(result) => return result,
-                Err(_would_block) => {}
-            }
-        }
-    }
 }
 
 /// A datagram socket with an abstract name whose senders the kernel names.

@@ -1,23 +1,46 @@
 //! What differs between systems, behind one set of names. The only place with `unsafe`.
 
 #[cfg(target_os = "linux")]
+mod census;
+#[cfg(target_os = "linux")]
+mod children;
+#[cfg(target_os = "linux")]
 mod exit_info;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod pipes;
 #[cfg(not(target_os = "linux"))]
 mod portable;
 #[cfg(target_os = "linux")]
 mod proc_fs;
 #[cfg(target_os = "linux")]
+mod reserve;
+#[cfg(target_os = "linux")]
 mod sched;
 
+#[cfg(target_os = "linux")]
+pub(crate) use census::{Census, Moment};
 #[cfg(target_os = "linux")]
 pub(crate) use exit_info::Bystander;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+#[cfg(target_os = "linux")]
+pub(crate) use pipes::{Pipe, PipeHandle, PipeReader};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 #[cfg(target_os = "linux")]
 pub(crate) use proc_fs::{Entry, Snapshot, identity_of, usage};
 #[cfg(target_os = "linux")]
+pub(crate) use reserve::fill as reserve_descriptors;
+#[cfg(target_os = "linux")]
 pub(crate) use sched::{diagnosis, processor_time, processors, slowdown};
+
+/// Takes what is read from one pipe.
+pub(crate) trait Take: Send + std::fmt::Debug {
+    /// Takes the next bytes.
+    fn chunk(&mut self, bytes: &[u8]);
+
+    /// Learns that the pipe is at its end.
+    fn end(&mut self);
+}

@@ -14,14 +14,12 @@ use std::time::{Duration, Instant};
 use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{ProcessIdentity, Signal};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 /// Pause between two questions whether a leader has ended: what a death is noticed late by, at most.
 const LOOK: Duration = Duration::from_millis(10);
-/// Bytes a reading thread hands over at a time; the reader's own buffer is as large.
+/// Bytes a reading thread hands over at a time.
 const CHUNK: usize = 64 * 1024;
-/// Chunks read ahead of the capture; at the bound the service's pipe fills up, which slows it down.
-const CHUNKS_AHEAD: usize = 2;
 
 pub(crate) fn containment(_subreaper: bool) -> Vec<String> {
     vec![if cfg!(unix) { "process_group" } else { "leader_only" }.to_owned()]
@@ -280,10 +278,53 @@ impl Pinned {
     }
 }
 
-pub(crate) const fn reap_orphan(_pid: u32) {}
-
-pub(crate) const fn own_children() -> Vec<Entry> {
+/// Descendants are not known here.
+pub(crate) const fn children_of(_pid: u32) -> Vec<Entry> {
     Vec::new()
+}
+
+/// Nothing is kept back here: what runs out of descriptors is told so.
+pub(crate) const fn reserve_descriptors() {}
+
+/// A moment; all are the same, because nothing is looked for here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment;
+
+/// What is left of a set besides its leader's group; nothing is known of it here.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub(crate) pids: Vec<u32>,
+}
+
+impl Left {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+}
+
+/// Looks for what is left of sets; descendants are not known here.
+#[derive(Debug)]
+pub(crate) struct Census;
+
+impl Census {
+    pub(crate) const fn new(_subreaper: bool) -> Self {
+        Self
+    }
+
+    pub(crate) const fn moment(&self) -> Moment {
+        Moment
+    }
+
+    pub(crate) const fn left(
+        &self,
+        _key: &crate::scan::SetKey,
+        _leader: u32,
+        _born: Moment,
+    ) -> Left {
+        Left { pids: Vec::new() }
+    }
+
+    pub(crate) const fn reap(&self) {}
 }
 
 /// What a process's environment says about who started it.
@@ -303,40 +344,51 @@ pub(crate) const fn marking(_pid: u32) -> Option<Marking> {
 pub(crate) trait Pipe: Read + Send + 'static {}
 impl<T: Read + Send + 'static> Pipe for T {}
 
-/// A pipe and the thread that reads it; the thread ends with the pipe, or with the first chunk nobody takes.
+/// Reads pipes, each on a thread of its own, which ends with the pipe.
 #[derive(Debug)]
-pub(crate) struct Source(mpsc::Receiver<io::Result<Vec<u8>>>);
+pub(crate) struct PipeReader;
 
-pub(crate) fn register(mut pipe: impl Pipe) -> io::Result<Source> {
-    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-    let read = move || {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let chunk = match pipe.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(read) => Ok(buffer[..read].to_vec()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let failed = chunk.is_err();
-            if sender.blocking_send(chunk).is_err() || failed {
-                return;
+/// A pipe that is being read.
+#[derive(Debug)]
+pub(crate) struct PipeHandle(watch::Receiver<bool>);
+
+impl PipeReader {
+    pub(crate) const fn start() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) fn add(
+        &self,
+        mut pipe: impl Pipe,
+        mut take: Box<dyn super::Take>,
+    ) -> io::Result<PipeHandle> {
+        let (at_end, watched) = watch::channel(false);
+        let read = move || {
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                match pipe.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) => take.chunk(&buffer[..read]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "reading a service's output ended");
+                        break;
+                    }
+                }
             }
-        }
-    };
-    std::thread::Builder::new().name("supervisor-pipe".to_owned()).spawn(read)?;
-    Ok(Source(receiver))
+            take.end();
+            at_end.send_replace(true);
+        };
+        std::thread::Builder::new().name("supervisor-pipe".to_owned()).spawn(read)?;
+        Ok(PipeHandle(watched))
+    }
 }
 
-impl Source {
-    pub(crate) async fn read_with(
-        &mut self,
-        mut read: impl FnMut(&mut dyn Read) -> io::Result<usize> + Send,
-    ) -> io::Result<usize> {
-        match self.0.recv().await {
-            Some(chunk) => read(&mut chunk?.as_slice()),
-            None => read(&mut io::empty()),
-        }
+impl PipeHandle {
+    /// Waits until the pipe was read to its end, for at most `limit`: somebody else may hold it open.
+    pub(crate) async fn last_words(&self, limit: Duration) {
+        let mut at_end = self.0.clone();
+        drop(tokio::time::timeout(limit, at_end.wait_for(|at_end| *at_end)).await);
     }
 }
 

@@ -1,10 +1,15 @@
 //! Linux: reading processes out of `/proc`; what cannot be read is treated as a stranger.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::OnceLock;
 
 use supervisor_core::ProcessIdentity;
+
+use super::reserve;
+
+/// Flag of a kernel thread, which never has an environment (`PF_KTHREAD`).
+const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// One line of `/proc/<pid>/stat`, as far as it is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) start_time: u64,
+    /// It has no environment because it is just being replaced by another program.
+    pub(crate) between_programs: bool,
 }
 
 impl Entry {
@@ -22,7 +29,7 @@ impl Entry {
         // One read into the stack: a search for what a crash left reads every process before the restart. The kernel
         // writes at most 52 numbers and a name of 64 bytes, which is no text if its owner likes it that way.
         let mut bytes = [0; 2048];
-        let read = fs::File::open(format!("/proc/{pid}/stat"))
+        let read = reserve::with(|| fs::File::open(format!("/proc/{pid}/stat")))
             .and_then(|mut file| file.read(&mut bytes))
             .ok()?;
         let name_end = bytes[..read].iter().rposition(|byte| *byte == b')')?;
@@ -36,9 +43,11 @@ impl Entry {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        // Field 22 is the start time; three were taken, and the name and pid before them.
-        let start_time = fields.nth(16)?.parse().ok()?;
-        Some(Self { pid, state, parent, group, start_time })
+        // Field 9 holds the flags, field 22 the start time, field 50 where the environment is.
+        let flags: u64 = fields.nth(3)?.parse().ok()?;
+        let start_time = fields.nth(12)?.parse().ok()?;
+        let between_programs = flags & KERNEL_THREAD == 0 && fields.nth(27) == Some("0");
+        Some(Self { pid, state, parent, group, start_time, between_programs })
     }
 
     /// A zombie holds nothing any more but its exit status.
@@ -63,12 +72,8 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take() -> Self {
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let entries = pids
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(Entry::read)
-            .filter(Entry::is_alive)
-            .collect();
+        let entries =
+            pids().into_iter().flatten().filter_map(Entry::read).filter(Entry::is_alive).collect();
         Self { entries }
     }
 
@@ -100,16 +105,49 @@ pub(crate) fn identity_of(pid: u32) -> Option<ProcessIdentity> {
     Entry::read(pid).map(|entry| entry.identity())
 }
 
-/// Reads the variables a process was started with; empty if they are not ours to read.
-pub(crate) fn environment(pid: u32) -> Vec<u8> {
+/// Lists the processes there are.
+pub(super) fn pids() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = reserve::with(|| fs::read_dir("/proc"))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// What a process says when it is asked for its variables.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Environment(Vec<u8>),
+    /// It has none, or none at the moment.
+    Empty,
+    /// It is not ours to ask.
+    Stranger,
+    Gone,
+    /// It could not be asked; it may be anybody.
+    NotNow,
+}
+
+/// Asks a process for the variables it was started with.
+pub(super) fn ask(pid: u32) -> Asked {
+    use rustix::io::Errno;
     let mut bytes = Vec::new();
     // The kernel shows at most what exec was given, which it limits itself; the cap only bounds a hostile neighbour.
-    let read = fs::File::open(format!("/proc/{pid}/environ"))
+    let read = reserve::with(|| fs::File::open(format!("/proc/{pid}/environ")))
         .and_then(|file| file.take(8 << 20).read_to_end(&mut bytes));
-    if read.is_err() {
-        bytes.clear();
+    match read {
+        Ok(0) => Asked::Empty,
+        Ok(_) => Asked::Environment(bytes),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH) => Asked::Gone,
+            Some(Errno::ACCESS | Errno::PERM) => Asked::Stranger,
+            _ => Asked::NotNow,
+        },
     }
-    bytes
+}
+
+/// Reads the variables a process was started with; empty if they are not ours to read.
+pub(crate) fn environment(pid: u32) -> Vec<u8> {
+    match ask(pid) {
+        Asked::Environment(bytes) => bytes,
+        _ => Vec::new(),
+    }
 }
 
 /// Finds one variable in what [`environment`] gave.

@@ -95,3 +95,64 @@ async fn the_report_of_a_run_holds_no_lines_of_the_one_before() {
     assert_eq!(state.last_exit.unwrap().last_lines, ["run 2"]);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_above_the_rate_cap_is_dropped_counted_and_marked() {
+    let world = World::new();
+    let mut spec = world.sh(
+        "svc",
+        "i=0; while [ $i -lt 400 ]; do echo \"line $i of forty characters, more or less\"; i=$((i+1)); done; exit 1",
+    );
+    spec.capture.max_rate = Some(ByteSize::kib(4));
+    let id = world.up(spec).await;
+    world.until_phase(&id, Phase::Failed).await;
+    let logs = world.engine.logs(&id, 1000).await.unwrap();
+    let marks: Vec<_> =
+        logs.iter().filter(|line| line.stream == OutputStream::Supervisor).collect();
+    let dropped: usize = marks
+        .iter()
+        .map(|line| line.text.split(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert!(dropped > 0, "{logs:?}");
+    assert_eq!(logs.len() - marks.len() + dropped, 400, "every line is kept or counted");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_text_are_kept_as_they_came() {
+    let world = World::new();
+    let id = world.up(world.sh("svc", r"printf 'a\377\300b\n\000c\n'; exit 1")).await;
+    let exit = world.until_phase(&id, Phase::Failed).await.last_exit.unwrap();
+    assert_eq!(exit.last_lines, ["a\u{fffd}\u{fffd}b", "\0c"]);
+    let kept = std::fs::read(world.path("logs/svc/output.log")).unwrap();
+    assert!(kept.windows(6).any(|bytes| bytes == b" a\xff\xc0b\n"), "{kept:?}");
+    world.finish().await;
+}
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gigabyte_without_a_line_end_is_cut_counted_and_costs_no_memory() {
+    let world = World::new();
+    let script = "head -c 1000000000 /dev/zero; echo; echo the end; exit 1";
+    let before = resident();
+    let id = world.up(world.sh("svc", script)).await;
+    let mut most = 0;
+    let over = || {
+        most = most.max(resident());
+        (world.state(&id).phase == Phase::Failed).then_some(())
+    };
+    crate::support::eventually("the end of the line", over).await;
+    assert!(most.saturating_sub(before) < 64 << 20, "{before} before, {most} at most");
+    let logs = world.engine.logs(&id, 10).await.unwrap();
+    let texts: Vec<_> = logs.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(texts.len(), 3);
+    assert_eq!(texts[0].len(), 64 * 1024);
+    assert!(texts[1].starts_with("999934464 bytes of the line above were dropped"), "{}", texts[1]);
+    assert_eq!(texts[2], "the end");
+    world.finish().await;
+}
