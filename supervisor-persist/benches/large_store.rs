@@ -162,6 +162,23 @@ async fn million(dir: &Path) {
     );
     line("query_journal", median(journal), 10.0, "median of 20, 100 of a million");
     store.close().await.unwrap();
+    plans(&dir.join("s.db"));
+}
+
+/// Prints how SQLite answers the questions above; that none of the crate's queries does worse is a test of its own.
+fn plans(database: &Path) {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    for query in [
+        "SELECT sequence, at, body, digest FROM event WHERE sequence > 1 ORDER BY sequence LIMIT 100",
+        "SELECT sequence, at, actor, action, subject, detail, hash FROM audit WHERE sequence > 1 ORDER BY sequence LIMIT 100",
+        "SELECT service, incarnation, sequence, state, digest FROM service_state ORDER BY service",
+        "SELECT sequence, at, service, cause, reason FROM journal WHERE sequence > 1 ORDER BY sequence LIMIT 100",
+    ] {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+        let steps = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        println!("plan: {query}: {}", steps.join("; "));
+    }
 }
 
 fn main() {

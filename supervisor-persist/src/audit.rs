@@ -26,6 +26,8 @@ const DOMAIN: &[u8] = b"ide-supervisor audit row v1";
 const SEAL_DOMAIN: &[u8] = b"ide-supervisor audit seal v1";
 /// Rows between two anchors.
 const ANCHOR_EVERY: u64 = 64;
+/// Rows between two looks at how long the trail has become.
+const PRUNE_EVERY: u64 = 1024;
 /// What stands where a secret stood.
 const REDACTED: &str = "[redacted]";
 
@@ -178,6 +180,9 @@ impl AuditLog for StatePersistence {
         if sequence.is_multiple_of(ANCHOR_EVERY) {
             self.anchor_or_warn().await;
         }
+        if sequence.is_multiple_of(PRUNE_EVERY) && sequence > self.inner.limits.audit_rows {
+            self.prune_or_warn().await;
+        }
         Ok(Sequence(sequence))
     }
 
@@ -232,6 +237,13 @@ impl StatePersistence {
     pub(crate) async fn anchor_or_warn(&self) {
         if let Err(error) = self.write_anchor().await {
             tracing::warn!(error = %chain(&error), "the audit trail was not anchored");
+        }
+    }
+
+    /// Keeps the trail within its bound; a trail that does not verify stays whole, because a seal must not hide that.
+    async fn prune_or_warn(&self) {
+        if let Err(error) = self.prune_audit(self.inner.limits.audit_rows).await {
+            tracing::warn!(error = %chain(&error), "the audit trail was not pruned");
         }
     }
 

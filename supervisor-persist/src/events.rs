@@ -31,8 +31,7 @@ impl EventStore for StatePersistence {
             .collect();
         let rows = rows?;
         // The first of two with one sequence wins, so a repetition changes nothing.
-        self.inner
-            .writer
+        self.writer()
             .write("an event", move |connection| {
                 let mut insert = connection.prepare_cached(
                     "INSERT OR IGNORE INTO event (sequence, at, body, digest) VALUES (?1, ?2, ?3, ?4)",

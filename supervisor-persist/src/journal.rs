@@ -27,8 +27,7 @@ impl StateStore for StatePersistence {
             transitions.into_iter().map(|transition| Ready::new(transition, at)).collect();
         let rows = rows?;
         let key = key(&rows);
-        self.inner
-            .writer
+        self.writer()
             .attempt_once(key, move |connection| {
                 // Numbered here and not by SQLite, because the digests cover the numbers.
                 let mut last = head(connection)?;
@@ -48,8 +47,7 @@ impl StateStore for StatePersistence {
 
     async fn remove(&self, service: &ServiceId) -> Result<(), DatabaseError> {
         let service = service.to_string();
-        self.inner
-            .writer
+        self.writer()
             .write("a service's state", move |connection| {
                 connection
                     .prepare_cached("DELETE FROM service_state WHERE service = ?1")?

@@ -56,3 +56,4 @@ pub use savepoint::{Savepoint, SavepointHealth, SavepointSummary};
 pub use secure::{create_secure_file, open_secure_file};
 pub use store::{StatePersistence, StatePersistenceBuilder};
 pub use trail::AuditSeal;
+pub use writer::Durability;

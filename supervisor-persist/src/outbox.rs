@@ -26,10 +26,7 @@ impl Outbox for StatePersistence {
     async fn enqueue(&self, entry: OutboxEntry) -> Result<Sequence, DatabaseError> {
         let limits = self.inner.limits;
         let message = row::json("a message", &entry.message)?;
-        self.inner
-            .writer
-            .attempt(move |connection| enqueue(connection, limits, &entry, &message))
-            .await
+        self.writer().attempt(move |connection| enqueue(connection, limits, &entry, &message)).await
     }
 
     async fn pending(
@@ -71,8 +68,7 @@ impl Outbox for StatePersistence {
 
     async fn acknowledge(&self, ids: &[Uuid]) -> Result<(), DatabaseError> {
         let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-        self.inner
-            .writer
+        self.writer()
             .write("an acknowledgement", move |connection| {
                 let mut delete = connection.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
                 for id in &ids {
@@ -86,8 +82,7 @@ impl Outbox for StatePersistence {
     async fn bury(&self, letter: DeadLetter) -> Result<(), DatabaseError> {
         let keep = self.inner.limits.dead_letters;
         let text = row::json("a dead letter", &letter)?;
-        self.inner
-            .writer
+        self.writer()
             .write("a dead letter", move |connection| {
                 let id = letter.message.id.to_string();
                 connection.execute("DELETE FROM outbox WHERE id = ?1", [&id])?;
@@ -128,15 +123,13 @@ impl Outbox for StatePersistence {
 
     async fn requeue(&self, ids: &[Uuid]) -> Result<u64, DatabaseError> {
         let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-        self.inner
-            .writer
+        self.writer()
             .attempt(move |connection| ids.iter().map(|id| requeue(connection, id)).sum())
             .await
     }
 
     async fn purge(&self, channel: Option<String>) -> Result<u64, DatabaseError> {
-        self.inner
-            .writer
+        self.writer()
             .write("dead letters", move |connection| {
                 let query = "DELETE FROM dead_letter WHERE ?1 IS NULL OR channel = ?1";
                 connection.execute(query, [&channel]).map(|n| n as u64)
@@ -266,8 +259,7 @@ impl DedupStore for StatePersistence {
         let (key, value) = (key.to_owned(), value.to_owned());
         let once = key_of(&key, &value);
         let stored = Digest::of("dedupe").text(&key).bytes(&value).int(until).finish();
-        self.inner
-            .writer
+        self.writer()
             .attempt_once(once, move |connection| {
                 let failed = |error| errors::sqlite("a key that was seen", error);
                 connection

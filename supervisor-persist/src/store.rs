@@ -19,7 +19,7 @@ use crate::ladder::{self, RecoveryNote, RecoveryReport};
 use crate::lock::OwnerLock;
 use crate::mode::{StorageMode, StorageStatus};
 use crate::readers::Readers;
-use crate::writer::{Writer, WriterSettings};
+use crate::writer::{Durability, Writer, WriterSettings};
 use crate::{errors, files, retention, schema};
 
 /// Keeps a supervisor's state in one SQLite database and a directory of checkpoint files.
@@ -44,6 +44,7 @@ use crate::{errors, files, retention, schema};
 #[derive(Debug, Clone)]
 pub struct StatePersistence {
     pub(crate) inner: Arc<Inner>,
+    durability: Durability,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,7 @@ pub(crate) struct Limits {
     pub(crate) checkpoints: u64,
     pub(crate) journal_rows: u64,
     pub(crate) events: u64,
+    pub(crate) audit_rows: u64,
     pub(crate) outbox_rows: u64,
     pub(crate) outbox_bytes: u64,
     pub(crate) dead_letters: u64,
@@ -83,6 +85,7 @@ impl Default for Limits {
             checkpoints: 20,
             journal_rows: 1_000_000,
             events: 200_000,
+            audit_rows: 1_000_000,
             outbox_rows: 1_000_000,
             outbox_bytes: 1 << 30,
             dead_letters: 10_000,
@@ -135,6 +138,13 @@ impl StatePersistenceBuilder {
     pub fn keep_rows(mut self, journal: u64, events: u64) -> Self {
         self.limits.journal_rows = journal.max(1000);
         self.limits.events = events.max(1000);
+        self
+    }
+
+    /// Sets how many audit rows are kept, at least 1000; a million otherwise. Older ones go under a
+    /// [seal](StatePersistence::prune_audit), unless they do not verify.
+    pub fn keep_audit(mut self, rows: u64) -> Self {
+        self.limits.audit_rows = rows.max(1000);
         self
     }
 
@@ -239,7 +249,8 @@ impl StatePersistenceBuilder {
             thread: Mutex::new(Some(thread)),
             lock: Mutex::new(Some(lock)),
         };
-        Ok((StatePersistence { inner: Arc::new(inner) }, fresh))
+        let durability = Durability::default();
+        Ok((StatePersistence { inner: Arc::new(inner), durability }, fresh))
     }
 }
 
@@ -280,6 +291,28 @@ impl StatePersistence {
             },
             reader_deadline: Duration::from_secs(10),
         }
+    }
+
+    /// Gives a handle to the same store whose writes are acknowledged by this rule: states, events, messages, dead
+    /// letters and keys. Audit rows, checkpoints, savepoints and backups are synced whatever it says.
+    ///
+    /// ```
+    /// # use supervisor_persist::{Durability, StatePersistence};
+    /// # async fn doc(store: StatePersistence, noise: Vec<supervisor_core::event::SupervisorEvent>) -> Result<(), supervisor_core::error::DatabaseError> {
+    /// use supervisor_core::ports::EventStore;
+    /// let soon = store.with_durability(Durability::Soon);
+    /// soon.append(noise).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { inner: Arc::clone(&self.inner), durability }
+    }
+
+    /// The writer for what the caller's rule of durability concerns.
+    pub(crate) fn writer(&self) -> Writer {
+        self.inner.writer.with(self.durability)
     }
 
     /// Gives what the storage can do at the moment.

@@ -80,6 +80,42 @@ async fn a_trail_pruned_under_seals_still_verifies_and_says_what_went() {
     }
 }
 
+async fn many(store: &StatePersistence, rows: usize) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..rows {
+        let store = store.clone();
+        tasks.spawn(
+            async move { AuditLog::append(&store, row(&format!("row {n}"))).await.unwrap() },
+        );
+    }
+    tasks.join_all().await;
+}
+
+#[tokio::test]
+async fn a_trail_that_grows_is_pruned_under_seals_by_itself_unless_it_does_not_verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = || {
+        StatePersistence::builder(dir.path().join("s.db"), dir.path().join("c")).keep_audit(1000)
+    };
+    let store = limited().open().await.unwrap();
+    many(&store, 3500).await;
+    let oldest = AuditLog::read(&store, Sequence::ZERO, 1).await.unwrap()[0].sequence;
+    assert!(oldest > Sequence(1024), "from {oldest} on");
+    let verified = AuditLog::verify(&store).await.unwrap();
+    assert!(verified.intact && verified.rows < 3000, "{verified:?}");
+    store.close().await.unwrap();
+    tamper(
+        dir.path(),
+        "DROP TRIGGER audit_is_not_changed; UPDATE audit SET detail = 'x' WHERE sequence = (SELECT min(sequence) FROM audit)",
+    )
+    .unwrap();
+    let store = limited().open().await.unwrap();
+    many(&store, 1500).await;
+    let still = AuditLog::read(&store, Sequence::ZERO, 1).await.unwrap()[0].sequence;
+    assert_eq!(still, oldest, "the changed row is there to be found");
+    assert_eq!(AuditLog::verify(&store).await.unwrap().first_bad, Some(oldest));
+}
+
 #[tokio::test]
 async fn a_seal_never_hides_a_row_that_was_changed() {
     let dir = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ use supervisor_core::journal::{Actor, AuditAction, AuditRecord, Transition};
 use supervisor_core::ports::{AuditLog, Journal, StateStore};
 use supervisor_core::state::{Phase, ServiceState};
 use supervisor_core::{Incarnation, Sequence, ServiceId};
-use supervisor_persist::{BackupReason, StatePersistence};
+use supervisor_persist::{BackupReason, Durability, StatePersistence};
 
 mod old {
     refinery::embed_migrations!("migrations");
@@ -74,6 +74,12 @@ async fn victim(role: &str, dir: &Path) {
                 let services = HashMap::from([(state.id.clone(), state)]);
                 let id = store.create_checkpoint(&services, &Vec::new()).await.unwrap();
                 say(&format!("checkpoint {id}"));
+            }
+            "soon" => {
+                // Every other group without a sync: what was acknowledged survives the process all the same.
+                let rule = if n % 2 == 0 { Durability::Soon } else { Durability::Synced };
+                store.with_durability(rule).record(group).await.unwrap();
+                say(&format!("group {n}"));
             }
             "backup" => {
                 store.record(group).await.unwrap();
@@ -242,6 +248,11 @@ fn the_victim() {
 #[tokio::test]
 async fn scenario_01_a_writer_killed_in_a_commit_loses_nothing_acknowledged_and_tears_no_group() {
     kill_again_and_again("writer", 25, |_| {}).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_without_a_sync_survives_a_kill_too() {
+    kill_again_and_again("soon", 15, |_| {}).await;
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use supervisor_core::journal::{Actor, AuditAction, AuditRecord, Transition};
 use supervisor_core::ports::{AuditLog, DedupStore, Journal, StateStore};
 use supervisor_core::state::{Phase, ServiceState};
 use supervisor_core::{Incarnation, Sequence, ServiceId};
-use supervisor_persist::testing::{FaultPlan, How};
-use supervisor_persist::{StatePersistence, StatePersistenceBuilder, StorageMode};
+use supervisor_persist::testing::{FaultPlan, How, Op};
+use supervisor_persist::{Durability, StatePersistence, StatePersistenceBuilder, StorageMode};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,6 +148,63 @@ async fn a_write_repeated_after_an_unknown_outcome_is_there_once() {
     );
     assert_eq!(rows_named(&store, "during").await, 1);
     assert_eq!(AuditLog::head(&store).await.unwrap(), Sequence(1));
+    store.close().await.unwrap();
+}
+
+fn syncs(plan: &FaultPlan) -> usize {
+    plan.ops().iter().filter(|op| **op == Op::Sync).count()
+}
+
+#[tokio::test]
+async fn a_write_that_may_wait_is_synced_with_the_next_one_that_may_not_or_by_itself() {
+    let (_dir, plan, store) = faulty().await;
+    let soon = store.with_durability(Durability::Soon);
+    let mut round = 1;
+    loop {
+        let (began, before) = (Instant::now(), syncs(&plan));
+        soon.record(vec![transition("noise", round)]).await.unwrap();
+        round += 1;
+        if syncs(&plan) == before {
+            break;
+        }
+        // On a stalled machine it was late already, which is the other rule.
+        assert!(began.elapsed() > Duration::from_millis(900), "synced at once");
+    }
+    assert_eq!(rows_named(&store, "noise").await as u64, round - 1, "acknowledged and read");
+    let before = syncs(&plan);
+    let (quiet, loud) = tokio::join!(
+        soon.record(vec![transition("noise", round)]),
+        store.record(vec![transition("kept", 1)]),
+    );
+    quiet.and(loud).unwrap();
+    assert!(syncs(&plan) > before, "one that is synced syncs for all");
+    let before = syncs(&plan);
+    soon.record(vec![transition("noise", round + 1)]).await.unwrap();
+    let began = Instant::now();
+    while syncs(&plan) == before {
+        assert!(began.elapsed() < PATIENCE, "it was never synced");
+        // poll: until the thread that writes is idle for a second, at most 30 s.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_audit_row_and_a_checkpoint_are_synced_whatever_the_handle_says() {
+    let (_dir, plan, store) = faulty().await;
+    let soon = store.with_durability(Durability::Soon);
+    let audit = AuditRecord {
+        actor: Actor::Host,
+        action: AuditAction::Configuration,
+        subject: "svc".into(),
+        detail: "changed".into(),
+    };
+    let before = syncs(&plan);
+    AuditLog::append(&soon, audit).await.unwrap();
+    let between = syncs(&plan);
+    assert!(between > before, "an audit row");
+    soon.create_checkpoint(&Default::default(), &Default::default()).await.unwrap();
+    assert!(syncs(&plan) > between + 1, "a checkpoint, in the database and as a file");
     store.close().await.unwrap();
 }
 

@@ -29,10 +29,33 @@ impl Failed {
     }
 }
 
-/// Runs a group in one transaction and commits it under `mark`; tells whether anything was changed.
+/// Runs a group in one transaction and commits it under `mark`, on the disk if `synced`; tells whether anything was
+/// changed.
 ///
 /// A request that refuses itself does not concern the others.
 pub(super) fn run(
+    connection: &Connection,
+    jobs: &mut [Box<dyn Job>],
+    mark: i64,
+    synced: bool,
+) -> Result<bool, Failed> {
+    if synced {
+        return committed(connection, jobs, mark);
+    }
+    // Set and set back each time: whatever else commits on this connection finds it as it was opened.
+    set_synchronous(connection, "NORMAL")?;
+    let done = committed(connection, jobs, mark);
+    set_synchronous(connection, "FULL")?;
+    done
+}
+
+/// Takes effect while it is prepared, so it is prepared each time; SQLite knows no error of it outside a transaction.
+fn set_synchronous(connection: &Connection, value: &str) -> Result<(), Failed> {
+    let set = connection.execute_batch(&format!("PRAGMA synchronous={value}"));
+    set.map_err(|error| rolled_back(connection, Failed::new(error, false)))
+}
+
+fn committed(
     connection: &Connection,
     jobs: &mut [Box<dyn Job>],
     mark: i64,

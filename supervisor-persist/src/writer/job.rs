@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use supervisor_core::error::DatabaseError;
 use tokio::sync::oneshot;
 
+use super::Durability;
 use crate::errors;
 use crate::mode::Fault;
 
@@ -37,6 +38,8 @@ pub(super) trait Job: Send {
     fn keep(&self) -> Option<(Key, Kept)>;
     /// Gives the key.
     fn key(&self) -> Option<Key>;
+    /// Gives how much has to happen before it is answered.
+    fn durability(&self) -> Durability;
     /// Takes the result of an earlier try instead of running.
     fn take_over(&mut self, kept: Kept);
 }
@@ -45,6 +48,7 @@ pub(super) trait Job: Send {
 pub(super) struct Pending<T, F> {
     pub(super) work: F,
     pub(super) key: Option<Key>,
+    pub(super) durability: Durability,
     pub(super) result: Option<Result<T, DatabaseError>>,
     pub(super) answer: oneshot::Sender<Result<T, DatabaseError>>,
 }
@@ -82,6 +86,10 @@ where
 
     fn key(&self) -> Option<Key> {
         self.key
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
     }
 
     fn take_over(&mut self, kept: Kept) {

@@ -12,7 +12,7 @@ use supervisor_core::error::{DatabaseError, chain};
 use super::job::{Job, Kept, Key};
 use super::log::Log;
 use super::queue::{Closing, QUEUE_MAX, Queue};
-use super::{Shared, WriterSettings, group};
+use super::{Durability, Shared, WriterSettings, group};
 use crate::mode::{Admission, Fault, Machine, StorageMode};
 use crate::reserve::Reserve;
 use crate::{errors, open};
@@ -21,6 +21,8 @@ use crate::{errors, open};
 const GROUP_MAX: usize = 512;
 /// Longest wait for callers that were answered a moment ago and are likely to be back.
 const GATHER_MAX: Duration = Duration::from_micros(300);
+/// Longest time a group that was committed without a sync waits for one.
+const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 
 /// A group whose commit failed in a way that leaves open whether it happened.
 struct Unknown {
@@ -51,6 +53,8 @@ pub(super) struct Thread {
     /// Answers for repetitions of what turned out to be committed.
     repeats: HashMap<Key, Kept>,
     pruned: bool,
+    /// Since when a committed group waits for a sync.
+    unsynced: Option<Instant>,
     /// Size and duration of the last group.
     last: (usize, Duration),
 }
@@ -83,6 +87,7 @@ impl Thread {
             unresolved: Vec::new(),
             repeats: HashMap::new(),
             pruned: false,
+            unsynced: None,
             last: (0, Duration::ZERO),
         })
     }
@@ -113,6 +118,7 @@ impl Thread {
             }
             if idle && self.normal() {
                 self.keep_log(true);
+                self.sync_the_rest();
             }
         }
     }
@@ -177,10 +183,34 @@ impl Thread {
             unknown: false,
             error: DatabaseError::Closed,
         })?;
-        if group::run(connection, jobs, self.mark + 1)? {
+        let late = self.unsynced.is_some_and(|since| since.elapsed() >= UNSYNCED_MAX);
+        let synced = late || jobs.iter().any(|job| job.durability() == Durability::Synced);
+        if group::run(connection, jobs, self.mark + 1, synced)? {
             self.mark += 1;
+            // A sync concerns the whole log, what was committed before included.
+            self.unsynced =
+                if synced { None } else { self.unsynced.or_else(|| Some(Instant::now())) };
         }
         Ok(())
+    }
+
+    /// Commits once more with a sync if a group still waits for one, because a reader kept the log from being cut.
+    fn sync_the_rest(&mut self) {
+        if self.log.bytes() == 0 {
+            self.unsynced = None;
+        }
+        let waiting = self.unsynced.is_some() && self.normal();
+        let Some(connection) = self.connection.as_ref().filter(|_| waiting) else { return };
+        match group::probe(connection, self.mark + 1) {
+            Ok(()) => {
+                self.mark += 1;
+                self.unsynced = None;
+            }
+            Err(failed) => {
+                let fault = failed.fault.unwrap_or(Fault::Broken);
+                self.fall(fault, &failed.error);
+            }
+        }
     }
 
     /// Answers those whose content was committed when their caller was told that nobody knew.
@@ -312,6 +342,7 @@ impl Thread {
         let mark = read_mark(&connection).map_err(failed)?;
         self.connection = Some(connection);
         self.log = log;
+        self.unsynced = None;
         self.resolve(mark);
         Ok(())
     }
@@ -337,6 +368,7 @@ impl Thread {
             group::probe(connection, self.mark + 1)
                 .map_err(|failed| (failed.fault.unwrap_or(Fault::Broken), failed.error))?;
             self.mark += 1;
+            self.unsynced = None;
         }
         while !self.held.is_empty() {
             let n = self.held.len().min(GROUP_MAX);

@@ -19,8 +19,8 @@ const LARGE: [&str; 6] = ["journal", "event", "audit", "outbox", "dead_letter", 
 
 /// What keeps each table small; a new table has to be put here with its bound.
 const BOUNDS: [(&str, &str); 15] = [
-    ("audit", "pruned under a seal on request"),
-    ("audit_seal", "one row for each pruning on request"),
+    ("audit", "keep_audit: the oldest go under a seal"),
+    ("audit_seal", "one row for each pruning, which is at least 1024 rows of the trail"),
     ("checkpoint", "keep_checkpoints, and those put aside between them"),
     ("damaged_row", "1000: the oldest go"),
     ("dead_letter", "10,000: the oldest go"),
