@@ -32,37 +32,49 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 /// The same two statements on a connection of one's own, WAL and FULL.
-fn bare(path: &std::path::Path) -> f64 {
-    let connection = rusqlite::Connection::open(path).unwrap();
-    connection.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
-         CREATE TABLE journal (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, service TEXT, incarnation INTEGER, from_phase TEXT, to_phase TEXT, cause TEXT, reason TEXT) STRICT;
-         CREATE TABLE service_state (service TEXT PRIMARY KEY, incarnation INTEGER, sequence INTEGER, state TEXT) STRICT, WITHOUT ROWID;",
-    )
-    .unwrap();
-    let state = serde_json::to_string(&transition(1).state).unwrap();
-    let times = (0..ROUNDS).map(|_| {
-        let began = Instant::now();
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let row = "INSERT INTO journal (at, service, incarnation, from_phase, to_phase, cause, reason) VALUES (1, 'service-1', 1, 'starting', 'running', 'running', 'up')";
-        connection.prepare_cached(row).unwrap().execute([]).unwrap();
+struct Bare(rusqlite::Connection);
+
+impl Bare {
+    fn open(path: &std::path::Path) -> Self {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
+             CREATE TABLE journal (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, service TEXT, incarnation INTEGER, from_phase TEXT, to_phase TEXT, cause TEXT, reason TEXT) STRICT;
+             CREATE TABLE service_state (service TEXT PRIMARY KEY, incarnation INTEGER, sequence INTEGER, state TEXT) STRICT, WITHOUT ROWID;",
+        )
+        .unwrap();
+        Self(connection)
+    }
+
+    fn commit(&self) {
+        let run = |text: &str| self.0.prepare_cached(text).unwrap().execute([]).unwrap();
+        let state = serde_json::to_string(&transition(1).state).unwrap();
+        run("BEGIN IMMEDIATE");
+        run(
+            "INSERT INTO journal (at, service, incarnation, from_phase, to_phase, cause, reason) VALUES (1, 'service-1', 1, 'starting', 'running', 'running', 'up')",
+        );
         let upsert = "INSERT OR REPLACE INTO service_state VALUES ('service-1', 1, 1, ?1)";
-        connection.prepare_cached(upsert).unwrap().execute([&state]).unwrap();
-        connection.execute_batch("COMMIT").unwrap();
-        began.elapsed()
-    });
-    median(times.collect())
+        self.0.prepare_cached(upsert).unwrap().execute([&state]).unwrap();
+        run("COMMIT");
+    }
 }
 
-async fn one_by_one(store: &StatePersistence) -> f64 {
-    let mut times = Vec::with_capacity(ROUNDS);
+/// Medians of bare commits, of the store's, and of those that may wait for their sync; one of each in turn, so that
+/// whatever else the disk does concerns all of them.
+async fn one_by_one(bare: &Bare, store: &StatePersistence) -> [f64; 3] {
+    let soon = store.with_durability(Durability::Soon);
+    let mut times = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        let one = vec![transition(1)];
         let began = Instant::now();
-        store.record(one).await.unwrap();
-        times.push(began.elapsed());
+        bare.commit();
+        times[0].push(began.elapsed());
+        for (store, times) in [store, &soon].into_iter().zip(&mut times[1..]) {
+            let began = Instant::now();
+            store.record(vec![transition(1)]).await.unwrap();
+            times.push(began.elapsed());
+        }
     }
-    median(times)
+    times.map(median)
 }
 
 /// Commits a second of so many producers that each wait for their answer, and the 99th percentile of that wait.
@@ -96,20 +108,17 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = StatePersistence::new(directory.path().join("s.db"), directory.path().join("c")).await.unwrap();
-        // Interleaved halves, so that a machine that gets slower does so for both.
-        let floor = (bare(&directory.path().join("a.db")), one_by_one(&store).await);
-        let again = (bare(&directory.path().join("b.db")), one_by_one(&store).await);
-        let (floor, value) = ((floor.0 + again.0) / 2.0, (floor.1 + again.1) / 2.0);
+        let bare = Bare::open(&directory.path().join("a.db"));
+        let [floor, value, soon] = one_by_one(&bare, &store).await;
         println!(
             r#"{{"bench":"durable_commit","value":{value:.4},"unit":"ms","floor":{floor:.4},"ratio":{:.4},"target":1.15,"note":"median of {ROUNDS}, one transition (state and journal row), WAL FULL"}}"#,
             value / floor
         );
-        let soon = one_by_one(&store.with_durability(Durability::Soon)).await;
         println!(
             r#"{{"bench":"commit_soon","value":{soon:.4},"unit":"ms","floor":{value:.4},"ratio":{:.4},"note":"median of {ROUNDS}, acknowledged without a sync, beside one with"}}"#,
             soon / value
         );
-        // Interleaved as well; the first rounds only warm up.
+        // One after the other in turn; the first rounds only warm up.
         throughput(&store, PRODUCERS, 20).await;
         let mut sums = [0.0; 4];
         for _ in 0..3 {

@@ -32,19 +32,21 @@ impl Failed {
 /// Runs a group in one transaction and commits it under `mark`, on the disk if `synced`; tells whether anything was
 /// changed.
 ///
-/// A request that refuses itself does not concern the others.
+/// A request that refuses itself does not concern the others. `more` is asked for requests that join, with how many
+/// there are, until it gives none; they are put behind the others.
 pub(super) fn run(
     connection: &Connection,
-    jobs: &mut [Box<dyn Job>],
+    jobs: &mut Vec<Box<dyn Job>>,
     mark: i64,
     synced: bool,
+    more: impl FnMut(usize) -> Vec<Box<dyn Job>>,
 ) -> Result<bool, Failed> {
     if synced {
-        return committed(connection, jobs, mark);
+        return committed(connection, jobs, mark, more);
     }
     // Set and set back each time: whatever else commits on this connection finds it as it was opened.
     set_synchronous(connection, "NORMAL")?;
-    let done = committed(connection, jobs, mark);
+    let done = committed(connection, jobs, mark, more);
     set_synchronous(connection, "FULL")?;
     done
 }
@@ -57,12 +59,13 @@ fn set_synchronous(connection: &Connection, value: &str) -> Result<(), Failed> {
 
 fn committed(
     connection: &Connection,
-    jobs: &mut [Box<dyn Job>],
+    jobs: &mut Vec<Box<dyn Job>>,
     mark: i64,
+    more: impl FnMut(usize) -> Vec<Box<dyn Job>>,
 ) -> Result<bool, Failed> {
-    let changed = match each(connection, jobs, false) {
+    let changed = match each(connection, jobs, false, more) {
         // Somebody refused after changing something. Savepoints cost as much as the work, so they are set only now.
-        Ok(None) => each(connection, jobs, true)?.unwrap_or(false),
+        Ok(None) => each(connection, jobs, true, |_| Vec::new())?.unwrap_or(false),
         Ok(Some(changed)) => changed,
         Err(failed) => return Err(failed),
     };
@@ -87,15 +90,22 @@ pub(super) fn probe(connection: &Connection, mark: i64) -> Result<(), Failed> {
 /// transaction) when a request without a savepoint has to be undone.
 fn each(
     connection: &Connection,
-    jobs: &mut [Box<dyn Job>],
+    jobs: &mut Vec<Box<dyn Job>>,
     savepoints: bool,
+    mut more: impl FnMut(usize) -> Vec<Box<dyn Job>>,
 ) -> Result<Option<bool>, Failed> {
     let failed = |error| rolled_back(connection, Failed::new(error, false));
     // Immediate: a deferred transaction that turns to writing fails at once, whatever the busy timeout.
     execute(connection, "BEGIN IMMEDIATE", []).map_err(failed)?;
     let before = connection.total_changes();
     let mut kept = before;
-    for job in jobs {
+    let mut place = 0;
+    loop {
+        if place == jobs.len() {
+            jobs.extend(more(place));
+        }
+        let Some(job) = jobs.get_mut(place) else { break };
+        place += 1;
         if savepoints {
             execute(connection, "SAVEPOINT request", []).map_err(failed)?;
         }

@@ -24,8 +24,9 @@ pub(super) struct Queue {
 
 struct State {
     jobs: VecDeque<Box<dyn Job>>,
-    /// How many jobs are worth a wake-up of the thread; more than one while it gathers a group.
-    wanted: usize,
+    /// How many jobs are worth a wake-up of the thread, while it waits; a wake-up of a thread that runs is a system
+    /// call for nothing.
+    awaited: Option<usize>,
     closing: Option<Closing>,
     /// No handle is left, or the queue was closed.
     ended: bool,
@@ -40,7 +41,7 @@ pub(super) struct Taken {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        let state = State { jobs: VecDeque::new(), wanted: 1, closing: None, ended: false };
+        let state = State { jobs: VecDeque::new(), awaited: None, closing: None, ended: false };
         Self { state: Mutex::new(state), filled: Condvar::new(), places: Semaphore::new(QUEUE_MAX) }
     }
 
@@ -63,7 +64,7 @@ impl Queue {
         }
         place.forget();
         state.jobs.push_back(job);
-        let enough = state.jobs.len() >= state.wanted;
+        let enough = state.awaited.is_some_and(|wanted| state.jobs.len() >= wanted);
         drop(state);
         if enough {
             self.filled.notify_one();
@@ -90,21 +91,9 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Waits until something is there or `timeout` is over, then up to `gather.1` for `gather.0` jobs in all, and
-    /// takes up to `max`.
-    pub(super) fn take(
-        &self,
-        max: usize,
-        timeout: Option<Duration>,
-        gather: Option<(usize, Duration)>,
-    ) -> Taken {
-        let mut state = self.state();
-        if let Some((wanted, patience)) = gather {
-            state.wanted = wanted.max(1);
-            state = self.wait(state, Some(patience));
-            state.wanted = 1;
-        }
-        state = self.wait(state, timeout);
+    /// Waits until `wanted` jobs are there, or somebody wants it to end, or `timeout` is over, and takes up to `max`.
+    pub(super) fn take(&self, max: usize, wanted: usize, timeout: Option<Duration>) -> Taken {
+        let mut state = self.wait(self.state(), wanted, timeout);
         let n = state.jobs.len().min(max);
         let jobs: Vec<_> = state.jobs.drain(..n).collect();
         let rest = !state.jobs.is_empty();
@@ -121,24 +110,40 @@ impl Queue {
         Taken { jobs, closing, ended }
     }
 
+    /// Waits until `wanted` jobs are there or `timeout` is over, and takes up to `max` of them; nothing when it shall end.
+    pub(super) fn more(&self, max: usize, wanted: usize, timeout: Duration) -> Vec<Box<dyn Job>> {
+        let mut state = self.wait(self.state(), wanted, Some(timeout));
+        let n = state.jobs.len().min(max);
+        let jobs = state.jobs.drain(..n).collect();
+        drop(state);
+        self.places.add_permits(n);
+        jobs
+    }
+
     fn wait<'a>(
         &self,
         mut state: MutexGuard<'a, State>,
+        wanted: usize,
         timeout: Option<Duration>,
     ) -> MutexGuard<'a, State> {
         let began = timeout.map(|_| Instant::now());
         loop {
-            if state.jobs.len() >= state.wanted || state.closing.is_some() || state.ended {
+            if state.jobs.len() >= wanted || state.closing.is_some() || state.ended {
                 return state;
             }
+            state.awaited = Some(wanted);
             state = match (timeout, began) {
                 (Some(timeout), Some(began)) => {
-                    let Some(left) = timeout.checked_sub(began.elapsed()) else { return state };
+                    let Some(left) = timeout.checked_sub(began.elapsed()) else {
+                        state.awaited = None;
+                        return state;
+                    };
                     let waited = self.filled.wait_timeout(state, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
                 _ => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+            state.awaited = None;
         }
     }
 }

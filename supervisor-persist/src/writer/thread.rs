@@ -21,6 +21,8 @@ use crate::{errors, open};
 const GROUP_MAX: usize = 512;
 /// Longest wait for callers that were answered a moment ago and are likely to be back.
 const GATHER_MAX: Duration = Duration::from_micros(300);
+/// Requests worth a wake-up while more are expected.
+const GATHER_STEP: usize = 8;
 /// Longest time a group that was committed without a sync waits for one.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 
@@ -132,16 +134,10 @@ impl Thread {
                 _ => GROUP_MAX,
             };
             // Without room they wait in the queue, and their callers for a place in it.
-            let full = (room == 0).then_some((usize::MAX, wait));
-            return self.queue.take(
-                room,
-                Some(if room == 0 { Duration::ZERO } else { wait }),
-                full,
-            );
+            let wanted = if room == 0 { usize::MAX } else { 1 };
+            return self.queue.take(room, wanted, Some(wait));
         }
-        let (size, took) = self.last;
-        let gather = (size > 1).then(|| (size, took.min(GATHER_MAX)));
-        self.queue.take(GROUP_MAX, self.log.idle_after(), gather)
+        self.queue.take(GROUP_MAX, 1, self.log.idle_after())
     }
 
     fn now(&self) -> Duration {
@@ -158,7 +154,7 @@ impl Thread {
             return;
         }
         let began = Instant::now();
-        match self.run_group(&mut jobs) {
+        match self.run_group(&mut jobs, true) {
             Ok(()) => {
                 self.last = (jobs.len(), began.elapsed());
                 jobs.into_iter().for_each(Job::answer);
@@ -177,7 +173,9 @@ impl Thread {
         }
     }
 
-    fn run_group(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), group::Failed> {
+    /// Commits a group; when it is `open`, callers that were answered a moment ago and are likely to be back may join
+    /// it while it runs, so that their work overlaps with making it.
+    fn run_group(&mut self, jobs: &mut Vec<Box<dyn Job>>, open: bool) -> Result<(), group::Failed> {
         let connection = self.connection.as_ref().ok_or_else(|| group::Failed {
             fault: Some(Fault::Broken),
             unknown: false,
@@ -185,7 +183,20 @@ impl Thread {
         })?;
         let late = self.unsynced.is_some_and(|since| since.elapsed() >= UNSYNCED_MAX);
         let synced = late || jobs.iter().any(|job| job.durability() == Durability::Synced);
-        if group::run(connection, jobs, self.mark + 1, synced)? {
+        let (size, took) = self.last;
+        let (began, patience) = (Instant::now(), took.min(GATHER_MAX));
+        let open = open && synced && self.repeats.is_empty();
+        let more = |so_far: usize| {
+            let missing = size.saturating_sub(so_far);
+            match patience.checked_sub(began.elapsed()) {
+                Some(left) if open && missing > 0 => {
+                    let worth_waking = missing.min(GATHER_STEP);
+                    self.queue.more(GROUP_MAX.saturating_sub(so_far), worth_waking, left)
+                }
+                _ => Vec::new(),
+            }
+        };
+        if group::run(connection, jobs, self.mark + 1, synced, more)? {
             self.mark += 1;
             // A sync concerns the whole log, what was committed before included.
             self.unsynced =
@@ -373,7 +384,7 @@ impl Thread {
         while !self.held.is_empty() {
             let n = self.held.len().min(GROUP_MAX);
             let mut jobs: Vec<_> = self.held.drain(..n).collect();
-            match self.run_group(&mut jobs) {
+            match self.run_group(&mut jobs, false) {
                 Ok(()) => jobs.into_iter().for_each(Job::answer),
                 Err(failed) => match failed.fault {
                     None => jobs.into_iter().for_each(|job| job.fail(copy(&failed.error))),
