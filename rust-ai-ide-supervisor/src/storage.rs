@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use supervisor_core::CheckpointId;
 use supervisor_core::checkpoint::CheckpointContent;
 use supervisor_core::error::DatabaseError;
+use supervisor_core::journal::Actor;
 use supervisor_core::message::DeadLetter;
 use supervisor_core::ports::{CheckpointStore, Outbox};
 use supervisor_persist::{
@@ -116,6 +117,8 @@ pub enum StorageCall {
     },
     /// What the last opening of the store had to do.
     Recovery,
+    /// Say that all of that was seen; a lost end of the database is accepted.
+    RecoverySettle,
     /// Examine the store.
     Doctor,
 }
@@ -258,6 +261,9 @@ pub async fn carry_out(
             StorageAnswer::Count(store.purge(channel).await?)
         }
         StorageCall::Recovery => StorageAnswer::Recovery(Box::new(store.recovery_report().await?)),
+        StorageCall::RecoverySettle => {
+            StorageAnswer::Count(store.settle_recovery(Actor::Operator).await?)
+        }
         StorageCall::Doctor => StorageAnswer::Examined(store.doctor().await?),
     })
 }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use supervisor_core::error::DatabaseError;
@@ -11,6 +12,8 @@ use crate::errors;
 
 /// Longest owner record that is read back.
 const OWNER_MAX: u64 = 256;
+/// Longest wait for an owner that has the lock to be recorded.
+const RECORDED_AFTER: Duration = Duration::from_millis(500);
 
 /// The lock; the system releases it when the process ends in whatever way.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl OwnerLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(DatabaseError::Owned { owner: owner(&mut file), path });
+                return Err(DatabaseError::Owned { owner: present_owner(&mut file), path });
             }
             Err(TryLockError::Error(error)) => return Err(errors::file("locking", &path, error)),
         }
@@ -55,11 +58,37 @@ impl OwnerLock {
     }
 }
 
-fn owner(file: &mut File) -> String {
-    let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.take(OWNER_MAX).read_to_string(&mut text));
-    match read {
-        Ok(_) if !text.trim().is_empty() => text.trim().to_owned(),
-        _ => "unknown".to_owned(),
+/// Gives who has the lock. It is recorded a moment after it was taken; until then the file holds nothing, or the name of
+/// an owner before, who may be gone.
+fn present_owner(file: &mut File) -> String {
+    let began = Instant::now();
+    loop {
+        let owner = owner(file);
+        match &owner {
+            Some(owner) if may_live(owner) => return owner.clone(),
+            _ if began.elapsed() >= RECORDED_AFTER => {
+                return owner.unwrap_or_else(|| "unknown".into());
+            }
+            _ => std::thread::park_timeout(Duration::from_millis(5)),
+        }
     }
+}
+
+fn owner(file: &mut File) -> Option<String> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(OWNER_MAX).read_to_string(&mut text)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Tells whether the process that a record names may be there.
+#[cfg(unix)]
+fn may_live(owner: &str) -> bool {
+    let pid = owner.split(' ').next().and_then(|pid| pid.parse().ok());
+    let pid = pid.and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+fn may_live(_: &str) -> bool {
+    true
 }

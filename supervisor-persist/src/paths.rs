@@ -38,11 +38,11 @@ pub fn validate_secure_path(
     let first = roots.first().ok_or_else(|| refused("no root is allowed"))?;
     let whole = if path.is_absolute() { path.to_owned() } else { first.join(path) };
     let real = resolve(&whole).map_err(refused)?;
-    let inside = roots
-        .iter()
-        .filter_map(|root| std::fs::canonicalize(root).ok())
-        .any(|root| real.starts_with(root));
-    if !inside {
+    let there: Vec<_> = roots.iter().filter_map(|root| std::fs::canonicalize(root).ok()).collect();
+    if there.is_empty() {
+        return Err(refused("the directory it would have to be in does not exist"));
+    }
+    if !there.iter().any(|root| real.starts_with(root)) {
         return Err(refused("it lies outside of the allowed directories"));
     }
     match std::fs::symlink_metadata(&real) {

@@ -55,6 +55,9 @@ _ide__supervisor() {
             ide__supervisor,man)
                 cmd="ide__supervisor__subcmd__man"
                 ;;
+            ide__supervisor,recovery)
+                cmd="ide__supervisor__subcmd__recovery"
+                ;;
             ide__supervisor,reload)
                 cmd="ide__supervisor__subcmd__reload"
                 ;;
@@ -130,6 +133,12 @@ _ide__supervisor() {
             ide__supervisor__subcmd__dead__subcmd__letters,requeue)
                 cmd="ide__supervisor__subcmd__dead__subcmd__letters__subcmd__requeue"
                 ;;
+            ide__supervisor__subcmd__recovery,settle)
+                cmd="ide__supervisor__subcmd__recovery__subcmd__settle"
+                ;;
+            ide__supervisor__subcmd__recovery,show)
+                cmd="ide__supervisor__subcmd__recovery__subcmd__show"
+                ;;
             ide__supervisor__subcmd__savepoint,create)
                 cmd="ide__supervisor__subcmd__savepoint__subcmd__create"
                 ;;
@@ -161,7 +170,7 @@ _ide__supervisor() {
 
     case "${cmd}" in
         ide__supervisor)
-            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint savepoint backup audit channels dead-letters config doctor completions man"
+            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint savepoint backup audit recovery channels dead-letters config doctor completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -950,6 +959,76 @@ _ide__supervisor() {
             fi
             case "${prev}" in
                 --dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__recovery)
+            opts="-h --color --help show settle"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__recovery__subcmd__settle)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__recovery__subcmd__show)
+            opts="-h --config --state-dir --json --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -43,6 +43,7 @@ complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "check
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "savepoint" -d 'Named snapshots of every service\'s state, to keep, to carry elsewhere, and to go back to'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "backup" -d 'Copies of the whole database, each of them opened and read before it counts'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "audit" -d 'Lists or verifies the audit trail'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "recovery" -d 'What had to be done to open the database: shows it, or says that it was seen'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "channels" -d 'Shows every channel and its health'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "dead-letters" -d 'Messages that failed for good: lists them, sends them again, or deletes them'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "config" -d 'Writes, checks or describes the configuration file'
@@ -302,6 +303,26 @@ always\t'Always'
 never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand audit; and __fish_seen_subcommand_from verify" -l json -d 'Print JSON'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand audit; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and not __fish_seen_subcommand_from show settle" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and not __fish_seen_subcommand_from show settle" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and not __fish_seen_subcommand_from show settle" -f -a "show" -d 'Shows what openings of the database found, passed over, rebuilt or moved aside, the newest first'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and not __fish_seen_subcommand_from show settle" -f -a "settle" -d 'Says that everything `show` shows was seen; a lost end of the database is accepted by that'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from show" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from show" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from show" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from settle" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from settle" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from settle" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from settle" -l json -d 'Print JSON'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand recovery; and __fish_seen_subcommand_from settle" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand channels" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand channels" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand channels" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'

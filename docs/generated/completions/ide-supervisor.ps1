@@ -40,6 +40,7 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             [CompletionResult]::new('savepoint', 'savepoint', [CompletionResultType]::ParameterValue, 'Named snapshots of every service''s state, to keep, to carry elsewhere, and to go back to')
             [CompletionResult]::new('backup', 'backup', [CompletionResultType]::ParameterValue, 'Copies of the whole database, each of them opened and read before it counts')
             [CompletionResult]::new('audit', 'audit', [CompletionResultType]::ParameterValue, 'Lists or verifies the audit trail')
+            [CompletionResult]::new('recovery', 'recovery', [CompletionResultType]::ParameterValue, 'What had to be done to open the database: shows it, or says that it was seen')
             [CompletionResult]::new('channels', 'channels', [CompletionResultType]::ParameterValue, 'Shows every channel and its health')
             [CompletionResult]::new('dead-letters', 'dead-letters', [CompletionResultType]::ParameterValue, 'Messages that failed for good: lists them, sends them again, or deletes them')
             [CompletionResult]::new('config', 'config', [CompletionResultType]::ParameterValue, 'Writes, checks or describes the configuration file')
@@ -367,6 +368,32 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             break
         }
         'ide-supervisor;audit;verify' {
+            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Configuration file; by default ide-supervisor.toml in the working directory or above it')
+            [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'State directory; by default .ide-supervisor beside the configuration file')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'ide-supervisor;recovery' {
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('show', 'show', [CompletionResultType]::ParameterValue, 'Shows what openings of the database found, passed over, rebuilt or moved aside, the newest first')
+            [CompletionResult]::new('settle', 'settle', [CompletionResultType]::ParameterValue, 'Says that everything `show` shows was seen; a lost end of the database is accepted by that')
+            break
+        }
+        'ide-supervisor;recovery;show' {
+            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Configuration file; by default ide-supervisor.toml in the working directory or above it')
+            [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'State directory; by default .ide-supervisor beside the configuration file')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'ide-supervisor;recovery;settle' {
             [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Configuration file; by default ide-supervisor.toml in the working directory or above it')
             [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'State directory; by default .ide-supervisor beside the configuration file')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')

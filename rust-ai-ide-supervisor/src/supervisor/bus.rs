@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use supervisor_core::error::{Classified as _, ErrorClass, chain};
 use supervisor_core::event::{EVENT_VERSION, EventKind, SupervisorEvent};
 use supervisor_core::ports::{Clock, Delivery, Entropy, EventSink, EventStore, EventSubscription};
 use supervisor_core::{Sequence, time_ordered_id};
@@ -18,6 +20,8 @@ pub(crate) const SUBSCRIBER_LAG_MAX: usize = 4096;
 const STORE_QUEUE_MAX: usize = 8192;
 /// Events stored in one call.
 const STORE_BATCH_MAX: usize = 512;
+/// Pause before events that could not be stored are tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Numbers events and hands them on; publishing never blocks.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(crate) struct EventBus {
     live: broadcast::Sender<Arc<SupervisorEvent>>,
     // One lock around the number and both sends keeps every reader's order that of the numbers.
     order: Mutex<Order>,
-    unstored: AtomicU64,
+    unstored: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -40,7 +44,7 @@ impl EventBus {
     pub(crate) fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         let (live, _) = broadcast::channel(SUBSCRIBER_LAG_MAX);
         let order = Mutex::new(Order { next: Sequence(1), store: None });
-        Arc::new(Self { clock, entropy, live, order, unstored: AtomicU64::new(0) })
+        Arc::new(Self { clock, entropy, live, order, unstored: Arc::default() })
     }
 
     /// Goes on after the numbers already stored, and stores from now on; the task ends when the bus is
@@ -50,7 +54,7 @@ impl EventBus {
         let mut order = self.lock();
         order.next = order.next.max(head.next());
         order.store = Some(sender);
-        crate::supervisor::tasks::spawn(store_events(store, receiver))
+        crate::supervisor::tasks::spawn(store_events(store, receiver, Arc::clone(&self.unstored)))
     }
 
     /// Stops storing; the task that stores ends once it has written what was waiting.
@@ -110,13 +114,19 @@ const fn is_kept(kind: &EventKind) -> bool {
 async fn store_events(
     store: Arc<dyn EventStore>,
     mut receiver: mpsc::Receiver<Arc<SupervisorEvent>>,
+    unstored: Arc<AtomicU64>,
 ) {
     let mut batch = Vec::with_capacity(STORE_BATCH_MAX);
     while receiver.recv_many(&mut batch, STORE_BATCH_MAX).await > 0 {
-        let events = batch.drain(..).map(|event| event.as_ref().clone()).collect();
-        if let Err(error) = store.append(events).await {
-            // Events are a record for people; a store that cannot take them says so in its own mode event.
-            tracing::warn!(error = %supervisor_core::error::chain(&error), "events were not stored");
+        let events: Vec<_> = batch.drain(..).map(|event| event.as_ref().clone()).collect();
+        // What storage has no room for waits here and behind this in the queue; the queue's bound is the memory's.
+        while let Err(error) = store.append(events.clone()).await {
+            tracing::warn!(error = %chain(&error), "events were not stored");
+            if error.class() != ErrorClass::Transient || receiver.is_closed() {
+                unstored.fetch_add(events.len() as u64, Ordering::Relaxed);
+                break;
+            }
+            tokio::time::sleep(STORE_RETRY).await;
         }
     }
 }
@@ -134,5 +144,75 @@ impl EventSubscription for Subscription {
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Delivery::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use supervisor_core::error::DatabaseError;
+
+    use super::*;
+
+    /// A store that is full so many times.
+    #[derive(Debug, Default)]
+    struct Full {
+        refusals: Mutex<u32>,
+        stored: Mutex<Vec<Sequence>>,
+    }
+
+    #[async_trait]
+    impl EventStore for Full {
+        async fn append(&self, events: Vec<SupervisorEvent>) -> Result<(), DatabaseError> {
+            let mut refusals = self.refusals.lock().unwrap();
+            if let Some(left) = refusals.checked_sub(1) {
+                *refusals = left;
+                return Err(DatabaseError::DiskFull { subject: "events".into() });
+            }
+            self.stored.lock().unwrap().extend(events.iter().map(|event| event.sequence));
+            Ok(())
+        }
+
+        async fn read(&self, _: Sequence, _: usize) -> Result<Vec<SupervisorEvent>, DatabaseError> {
+            Ok(Vec::new())
+        }
+
+        async fn head(&self) -> Result<Sequence, DatabaseError> {
+            Ok(Sequence::ZERO)
+        }
+    }
+
+    fn bus() -> Arc<EventBus> {
+        EventBus::new(
+            Arc::new(supervisor_process::SystemClock::new()),
+            Arc::new(supervisor_process::SystemEntropy::new()),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_found_no_room_are_stored_in_order_once_there_is_some() {
+        let store = Arc::new(Full { refusals: Mutex::new(3), ..Full::default() });
+        let bus = bus();
+        let task = bus.store_into(Arc::clone(&store) as _, Sequence::ZERO);
+        for _ in 0..5 {
+            bus.publish(EventKind::BackupFailed { reason: "full".into() });
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        tokio::time::sleep(2 * STORE_RETRY).await;
+        bus.close();
+        task.await.unwrap();
+        assert_eq!(*store.stored.lock().unwrap(), (1..=5).map(Sequence).collect::<Vec<_>>());
+        assert_eq!(bus.unstored.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_nobody_had_room_for_until_the_end_are_counted_and_do_not_hold_the_shutdown() {
+        let store = Arc::new(Full { refusals: Mutex::new(u32::MAX), ..Full::default() });
+        let bus = bus();
+        let task = bus.store_into(Arc::clone(&store) as _, Sequence::ZERO);
+        bus.publish(EventKind::BackupFailed { reason: "full".into() });
+        tokio::task::yield_now().await;
+        bus.close();
+        task.await.unwrap();
+        assert_eq!(bus.unstored.load(Ordering::Relaxed), 1);
     }
 }

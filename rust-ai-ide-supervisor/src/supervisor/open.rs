@@ -15,7 +15,7 @@ use supervisor_core::state::{PendingOperation, ServiceState};
 use supervisor_core::status::SupervisorPhase;
 use supervisor_core::{CheckpointId, Sequence, ServiceId};
 use supervisor_ipc::IpcMonitor;
-use supervisor_persist::StatePersistence;
+use supervisor_persist::{Durability, StatePersistence};
 use supervisor_process::{Engine, SystemProcessTable};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -84,7 +84,9 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     let recovered = Recovered { swept, ..recovered };
 
     let events_head = EventStore::head(&store).await?;
-    let event_writer = inner.bus.store_into(Arc::new(store.clone()), events_head);
+    // Events are a record for people; what recovery needs is in the journal and the trail, which are synced.
+    let events = Arc::new(store.with_durability(Durability::Soon));
+    let event_writer = inner.bus.store_into(events, events_head);
     let (audit, audit_writer) = AuditQueue::start(Arc::new(store.clone()) as Arc<dyn AuditLog>);
     let sink = Arc::new(Sink {
         bus: Arc::clone(&inner.bus),

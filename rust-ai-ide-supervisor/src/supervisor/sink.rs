@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use supervisor_core::ServiceId;
+use supervisor_core::error::{Classified as _, ErrorClass, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
 use supervisor_core::ports::{AuditLog, EventSink};
@@ -16,6 +18,8 @@ use super::tasks;
 
 /// Audit rows waiting to be stored. At the bound rows are counted instead, and the gap is stored as a row.
 const AUDIT_QUEUE_MAX: usize = 8192;
+/// Pause before rows that could not be stored are tried again.
+const AUDIT_RETRY: Duration = Duration::from_secs(1);
 /// Audit rows given to the store at once; it commits them together.
 const AUDIT_BATCH_MAX: usize = 64;
 
@@ -76,18 +80,44 @@ async fn store_rows(
                 action: AuditAction::Audit,
                 subject: "audit".to_owned(),
                 detail: format!(
-                    "{gap} rows are missing here: they came faster than they could be stored"
+                    "{gap} rows are missing here: storage had no room, or they came faster than it took them"
                 ),
             });
         }
-        // Polled in order, so they are queued in order, and committed as one group.
-        let results = join_all(batch.drain(..).map(|record| log.append(record))).await;
-        let failed = results.iter().filter(|result| result.is_err()).count();
-        if failed > 0 {
-            missed.fetch_add(failed as u64, Ordering::Relaxed);
-            tracing::error!(failed, "audit rows could not be stored; the gap will be marked");
+        // What storage has no room for waits here, and what comes meanwhile behind it in the queue.
+        loop {
+            let lost = store_once(&*log, &mut batch).await;
+            let over = batch.is_empty() || receiver.is_closed();
+            let lost = lost + if over { batch.len() } else { 0 };
+            if lost > 0 {
+                missed.fetch_add(lost as u64, Ordering::Relaxed);
+                tracing::error!(lost, "audit rows could not be stored; the gap will be marked");
+            }
+            if over {
+                break;
+            }
+            tokio::time::sleep(AUDIT_RETRY).await;
         }
+        batch.clear();
     }
+}
+
+/// Stores rows and leaves those in the batch that are worth another try; gives how many are not.
+async fn store_once(log: &dyn AuditLog, batch: &mut Vec<AuditRecord>) -> usize {
+    // Polled in order, so they are queued in order, and committed as one group.
+    let results = join_all(batch.iter().cloned().map(|record| log.append(record))).await;
+    let mut lost = 0;
+    let mut results = results.into_iter();
+    batch.retain(|_| match results.next() {
+        Some(Err(error)) if error.class() == ErrorClass::Transient => true,
+        Some(Err(error)) => {
+            lost += 1;
+            tracing::error!(error = %chain(&error), "an audit row could not be stored");
+            false
+        }
+        _ => false,
+    });
+    lost
 }
 
 /// The engines' sink.

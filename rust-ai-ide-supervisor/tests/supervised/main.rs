@@ -17,6 +17,7 @@ use std::time::Instant;
 mod place;
 mod real;
 mod storage;
+mod storage_faults;
 
 use place::{LIMIT, PROGRAM, Place, kill, pid_of, text};
 

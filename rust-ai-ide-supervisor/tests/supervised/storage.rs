@@ -117,6 +117,85 @@ fn a_backup_is_taken_at_the_start_and_replaces_a_database_that_is_refused() {
 }
 
 #[test]
+fn stored_state_is_found_where_the_configuration_puts_it_and_when_that_is_broken_too() {
+    let elsewhere = "[supervisor]\ndatabase_path = \"kept.db\"\ncheckpoint_dir = \"points\"\n";
+    let mut place = Place::new(&format!("{elsewhere}{TWO}"));
+    place.up();
+    let taken = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
+    assert!(place.down().success());
+    assert!(text(&place.run(&["checkpoint", "list"]).stdout).contains(&taken));
+    let doctor = text(&place.run(&["doctor"]).stdout);
+    assert!(doctor.contains("storage: checkpoints"), "{doctor}");
+    fs::rename(place.state().join("kept.db"), place.state().join("supervisor.db")).unwrap();
+    fs::rename(place.state().join("points"), place.state().join("checkpoints")).unwrap();
+    fs::write(place.dir.path().join("ide-supervisor.toml"), "[supervisor").unwrap();
+    assert!(text(&place.run(&["checkpoint", "list"]).stdout).contains(&taken));
+}
+
+#[test]
+fn a_wrong_name_or_place_is_told_with_what_to_do_and_a_question_is_no_unclean_stop() {
+    let mut place = with_savepoint();
+    for (args, said) in [
+        (vec!["savepoint", "show", "nope"], "`ide-supervisor savepoint list`"),
+        (vec!["backup", "verify", "nope"], "`ide-supervisor backup list`"),
+        (vec!["savepoint", "export", "before", "/not/there/x"], "no directory /not/there"),
+        (vec!["savepoint", "export", "before", "."], "already"),
+        (
+            vec!["savepoint", "import", "ide-supervisor.toml"],
+            "no savepoint written by this program",
+        ),
+        (vec!["savepoint", "import", "/dev/zero"], "device"),
+        (vec!["savepoint", "import", "."], "regular file"),
+        (vec!["dead-letters", "requeue", "x"], "`dead-letters list`"),
+        (vec!["dead-letters", "purge"], "--all"),
+    ] {
+        let output = place.run(&args);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{args:?}: {:?}", output.status);
+        assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
+    }
+    let empty = place.run(&["dead-letters", "list"]);
+    assert_eq!(
+        (text(&empty.stdout), text(&empty.stderr)),
+        (String::new(), "no dead letters\n".into())
+    );
+    assert!(place.down().success());
+    for args in [
+        &["audit", "verify"][..],
+        &["audit", "list"],
+        &["checkpoint", "list"],
+        &["checkpoint", "show"],
+        &["checkpoint", "show", "00000000-0000-7000-8000-000000000000"],
+        &["checkpoint", "verify"],
+        &["savepoint", "list"],
+        &["savepoint", "show", "nope"],
+    ] {
+        place.run(args);
+    }
+    let trail = text(&place.run(&["audit", "list"]).stdout);
+    assert!(!trail.contains("did not end by itself"), "{trail}");
+}
+
+#[test]
+fn what_opening_had_to_do_is_shown_until_somebody_says_that_it_was_seen() {
+    let mut place = Place::new(TWO);
+    place.up();
+    assert!(place.run(&["backup", "create"]).status.success());
+    assert!(place.down().success());
+    fs::write(place.state().join("supervisor.db"), "").unwrap();
+    let report = json(&place, &["recovery", "show"]);
+    assert!(report["notes"].as_array().unwrap().iter().any(|note| note["settled"] == false));
+    let doctor = text(&place.run(&["doctor"]).stdout);
+    assert!(doctor.contains("`ide-supervisor recovery settle`"), "{doctor}");
+    let shown = text(&place.run(&["recovery", "show"]).stdout);
+    assert!(shown.contains("rebuilt"), "{shown}");
+    assert!(json(&place, &["recovery", "settle"])["count"].as_u64() > Some(0));
+    let doctor = text(&place.run(&["doctor"]).stdout);
+    assert!(doctor.contains("nothing to look at"), "{doctor}");
+    let report = json(&place, &["recovery", "show"]);
+    assert!(report["notes"].as_array().unwrap().iter().all(|note| note["settled"] == true));
+}
+
+#[test]
 fn damaged_backups_are_named_and_the_verdict_is_the_exit_code() {
     let mut place = Place::new(TWO);
     place.up();
@@ -167,7 +246,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     assert!(listed.contains("written 5 times") && listed.lines().count() == 4, "{listed}");
     let id = Uuid::from_u128(1).to_string();
     assert_eq!(json(&place, &["dead-letters", "requeue", &id])["count"], 1);
-    assert!(refused(&place, &["dead-letters", "requeue", &id]).contains("no dead letters"));
+    assert!(refused(&place, &["dead-letters", "requeue", &id]).contains("no dead letter"));
     let output = place.run(&["dead-letters", "purge"]);
     assert_eq!(output.status.code(), Some(2), "all of them only when that is said");
     assert_eq!(json(&place, &["dead-letters", "purge", "--channel", "other"])["count"], 0);

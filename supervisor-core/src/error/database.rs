@@ -72,7 +72,7 @@ pub enum DatabaseError {
         found: String,
     },
     /// The disk is full; reads and supervision go on, and writes return by themselves once there is space.
-    #[error("the disk is full while writing {subject}")]
+    #[error("the disk is full: there is no room for {subject}; free some space, then repeat it")]
     DiskFull {
         /// What was being written.
         subject: String,

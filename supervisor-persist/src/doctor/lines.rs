@@ -103,14 +103,21 @@ fn filesystem_line(patient: &Patient) -> DoctorLine {
 fn space(patient: &Patient) -> DoctorLine {
     let database = fs::metadata(&patient.folders.database).map_or(0, |found| found.len());
     let advice = "make room on the disk; backups can be pruned";
+    let held = mib(database);
     match files::free_space(parent(&patient.folders.database)) {
-        None => ok("space", format!("the database has {database} bytes; free space is not told")),
-        Some(free) if free < SPACE_FAIL => fail("space", format!("{free} bytes are free"), advice),
+        None => ok("space", format!("the database has {held}; free space is not told")),
+        Some(free) if free < SPACE_FAIL => fail("space", format!("{} are free", mib(free)), advice),
         Some(free) if free < SPACE_WARN || free < database.saturating_mul(3) => {
-            warn("space", format!("{free} bytes are free, the database has {database}"), advice)
+            warn("space", format!("{} are free, the database has {held}", mib(free)), advice)
         }
-        Some(free) => ok("space", format!("{free} bytes are free, the database has {database}")),
+        Some(free) => ok("space", format!("{} are free, the database has {held}", mib(free))),
     }
+}
+
+/// Gives a size with one digit behind the point.
+fn mib(bytes: u64) -> String {
+    let tenths = u128::from(bytes) * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 fn modes(patient: &Patient) -> DoctorLine {
@@ -215,9 +222,9 @@ fn wal(patient: &Patient) -> DoctorLine {
         fs::metadata(with_suffix(&patient.folders.database, "-wal")).map_or(0, |found| found.len());
     if size > WAL_WARN {
         let advice = "a reader keeps it from being cut; end long questions, or restart";
-        return warn("wal", format!("{size} bytes"), advice);
+        return warn("wal", mib(size), advice);
     }
-    ok("wal", format!("{size} bytes"))
+    ok("wal", mib(size))
 }
 
 fn checkpoints(patient: &Patient, connection: &Connection) -> DoctorLine {
@@ -231,14 +238,14 @@ fn checkpoints(patient: &Patient, connection: &Connection) -> DoctorLine {
     let (number, at, aside) = match newest {
         Ok(newest) => newest,
         Err(rusqlite::Error::QueryReturnedNoRows) => {
-            return warn(name, "there is none yet", "take one: checkpoint create");
+            return warn(name, "there is none yet", "take one");
         }
         Err(error) => return fail(name, error.to_string(), "start the supervisor"),
     };
     let age = age(row::time(at), patient.now);
     let in_database = checkpoint::read_row(connection, number).map(|(_, read)| read);
     let in_file = checkpoint::read_copy(&patient.checkpoint_dir, number);
-    let advice = "take a new one: checkpoint create; what is damaged is kept aside";
+    let advice = "take a new one; what is damaged is kept aside";
     match (in_database, in_file) {
         (Ok(Ok(_)), Ok(_)) if aside == 0 => {
             ok(name, format!("the newest is {age} old and verified in both places"))
@@ -304,7 +311,7 @@ fn backups(patient: &Patient) -> DoctorLine {
     let name = "backups";
     let all = backup::list(&patient.folders.backups);
     let damaged = all.iter().filter(|found| !found.health.is_sound()).count();
-    let advice = "take one: backup create";
+    let advice = "take one";
     let Some(newest) = all.iter().find(|found| found.health.is_sound()) else {
         return match damaged {
             0 => warn(name, "there is none", advice),

@@ -50,11 +50,9 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(colour: Colour) -> Self {
         let terminal = io::stdout().is_terminal();
-        let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
             colour: match colour {
-                Colour::Auto => terminal && !no_colour && !dumb,
+                Colour::Auto => terminal && may_colour(),
                 Colour::Always => true,
                 Colour::Never => false,
             },
@@ -101,10 +99,26 @@ impl Output {
         self.line(&text)
     }
 
+    /// Prints a table, or on standard error that there is nothing to list.
+    pub(crate) fn list(self, table: &Table, none: &str) -> Result<(), Failure> {
+        if table.rows.is_empty() {
+            progress(none);
+            return Ok(());
+        }
+        self.table(table)
+    }
+
     /// Prints a table; on a terminal the last column is cut to fit.
     pub(crate) fn table(self, table: &Table) -> Result<(), Failure> {
         self.raw(&table.render(self))
     }
+}
+
+/// Tells whether whoever reads does not mind colour.
+fn may_colour() -> bool {
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !no_colour && !dumb
 }
 
 /// Says something about the progress on standard error; nobody may be there to read it.
@@ -218,8 +232,12 @@ pub(crate) fn start_logging(detailed: bool) {
     let level = if detailed { "debug" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).finish();
+    let colour = io::stderr().is_terminal() && may_colour();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .finish();
     // An error means that somebody set one up before, which then stays.
     drop(tracing::subscriber::set_global_default(subscriber));
 }

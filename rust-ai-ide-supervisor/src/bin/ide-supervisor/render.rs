@@ -99,7 +99,7 @@ pub(crate) fn channels(channels: &[ChannelStatus]) -> Table {
 /// Gives a table of stored checkpoints.
 pub(crate) fn checkpoints(checkpoints: &[CheckpointSummary], now: DateTime<Utc>) -> Table {
     let mut table =
-        Table::new(&["CHECKPOINT", "TAKEN", "SEQUENCE", "SERVICES", "PENDING", "BYTES", "HEALTH"]);
+        Table::new(&["CHECKPOINT", "TAKEN", "SEQUENCE", "SERVICES", "PENDING", "SIZE", "HEALTH"]);
     for checkpoint in checkpoints {
         let health = match &checkpoint.health {
             CheckpointHealth::Verified => (Style::Good, "verified".to_owned()),
@@ -114,7 +114,7 @@ pub(crate) fn checkpoints(checkpoints: &[CheckpointSummary], now: DateTime<Utc>)
             (Style::Plain, checkpoint.sequence.to_string()),
             (Style::Plain, checkpoint.services.to_string()),
             (Style::Plain, checkpoint.pending_operations.to_string()),
-            (Style::Plain, checkpoint.bytes.to_string()),
+            (Style::Plain, size(checkpoint.bytes)),
             health,
         ]);
     }
@@ -170,6 +170,23 @@ fn word(value: &impl serde::Serialize) -> String {
 /// Gives the time of day where the reader is.
 fn time(at: DateTime<Utc>) -> String {
     at.with_timezone(&Local).format("%H:%M:%S%.3f").to_string()
+}
+
+/// Gives a moment to the second, in UTC.
+pub(crate) fn moment(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// Gives a number of bytes in the largest unit of which there is at least one.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
 }
 
 /// Gives the time between two moments in its two largest units, such as `3m 5s`.
@@ -266,6 +283,19 @@ mod tests {
         };
         let text = log_line(&line, plain());
         assert!(text.ends_with("oops") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn sizes_are_given_in_a_unit_one_can_picture() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (118_784, "116.0 KiB"),
+            (1 << 31, "2.0 GiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
     }
 
     #[test]

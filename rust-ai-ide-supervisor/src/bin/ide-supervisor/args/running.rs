@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Subcommand;
 use supervisor_core::{CheckpointId, ServiceId};
 
-pub(crate) use super::storage::{BackupCommand, DeadLetterCommand, SavepointCommand};
+pub(crate) use super::storage::{
+    BackupCommand, DeadLetterCommand, RecoveryCommand, SavepointCommand,
+};
 use super::{Target, duration};
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +59,10 @@ pub(crate) enum RunningCommand {
     /// Lists or verifies the audit trail.
     #[command(subcommand)]
     Audit(AuditCommand),
+
+    /// What had to be done to open the database: shows it, or says that it was seen.
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
 
     /// Shows every channel and its health.
     Channels(Plain),

@@ -103,6 +103,14 @@ pub(crate) enum BackupCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum RecoveryCommand {
+    /// Shows what openings of the database found, passed over, rebuilt or moved aside, the newest first.
+    Show(Plain),
+    /// Says that everything `show` shows was seen; a lost end of the database is accepted by that.
+    Settle(Plain),
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetterCommand {
     /// Lists dead letters, newest first.
     List {
@@ -115,20 +123,25 @@ pub(crate) enum DeadLetterCommand {
     /// Sends dead letters again, with their old ids.
     Requeue {
         /// Ids of the messages.
-        #[arg(required = true, value_name = "ID")]
+        #[arg(required = true, value_name = "ID", value_parser = message_id)]
         ids: Vec<Uuid>,
         #[command(flatten)]
         plain: Plain,
     },
     /// Deletes dead letters.
+    #[command(group = clap::ArgGroup::new("which").required(true))]
     Purge {
         /// Of this channel only.
-        #[arg(long, value_name = "NAME", required_unless_present = "all")]
+        #[arg(long, value_name = "NAME", group = "which")]
         channel: Option<String>,
         /// Of every channel.
-        #[arg(long, conflicts_with = "channel")]
+        #[arg(long, group = "which")]
         all: bool,
         #[command(flatten)]
         plain: Plain,
     },
+}
+
+fn message_id(text: &str) -> Result<Uuid, &'static str> {
+    text.parse().map_err(|_| "expected an id such as `dead-letters list` prints")
 }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use rust_ai_ide_supervisor::SupervisorConfig;
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
 use rust_ai_ide_supervisor::daemon::{ControlClient, Followed};
 use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
+use supervisor_core::journal::AuditEntry;
 use supervisor_core::ports::{AuditLog, CheckpointSelector, CheckpointStore, RestoreSummary};
 use supervisor_core::{CheckpointId, Sequence};
 
-use super::source::{Source, ask, connect, failure, source, state_dir, stored, unexpected};
+use super::source::{Source, ask, asked, connect, failure, places, state_dir, stored, unexpected};
 use super::storage;
 use crate::args::Target;
 use crate::args::running::{
@@ -41,6 +41,7 @@ pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure
             RunningCommand::Audit(command) => audit(command, output).await,
             RunningCommand::Savepoint(command) => storage::savepoint(command, output).await,
             RunningCommand::Backup(command) => storage::backup(command, output).await,
+            RunningCommand::Recovery(command) => storage::recovery(command, output).await,
             RunningCommand::DeadLetters(command) => storage::dead_letters(command, output).await,
             RunningCommand::Channels(plain) => channels(&plain, output).await,
             RunningCommand::Up(_) | RunningCommand::Demo(_) => Ok(()),
@@ -113,21 +114,24 @@ async fn each(
 
 async fn down(target: &Target) -> Result<(), Failure> {
     let dir = state_dir(target)?;
+    let database = places(target, &dir);
     let mut client = connect(target).await?;
     ask(&mut client, Call::Down).await?;
     drop(client);
     // Gone means that the directory is free again, not only that the services are.
-    while ControlClient::connect(&dir).await.is_ok() || is_owned(&dir) {
+    while ControlClient::connect(&dir).await.is_ok()
+        || database.as_ref().is_some_and(|(database, _)| is_owned(database))
+    {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     progress("everything is stopped");
     Ok(())
 }
 
-fn is_owned(dir: &Path) -> bool {
-    let mut name = SupervisorConfig::default().database_path.into_os_string();
-    name.push(".lock");
-    let Ok(file) = std::fs::File::open(dir.join(name)) else {
+fn is_owned(database: &Path) -> bool {
+    let mut lock = database.as_os_str().to_owned();
+    lock.push(".lock");
+    let Ok(file) = std::fs::File::open(lock) else {
         return false;
     };
     matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
@@ -225,20 +229,22 @@ async fn checkpoint(command: CheckpointCommand, output: Output) -> Result<(), Fa
             }
         }
         CheckpointCommand::List(listing) => {
+            let limit = listing.lines as usize;
             let list =
-                list(&mut source(&listing.plain.target).await?, listing.lines as usize).await?;
+                asked(&listing.plain.target, async |source| list(source, limit).await).await?;
             if listing.plain.json {
                 output.json(&list)
             } else {
-                output.table(&render::checkpoints(&list, chrono::Utc::now()))
+                output.list(&render::checkpoints(&list, chrono::Utc::now()), "no checkpoints")
             }
         }
         CheckpointCommand::Show { id, plain } => {
-            let shown = load(&mut source(&plain.target).await?, id).await?;
+            let shown = asked(&plain.target, async |source| load(source, id).await).await?;
             if plain.json { output.json(&shown) } else { show_checkpoint(&shown, output) }
         }
         CheckpointCommand::Verify { id, plain } => {
-            verify(&mut source(&plain.target).await?, id, plain.json, output).await
+            let found = asked(&plain.target, async |source| verify(source, id).await).await?;
+            judged(&found, plain.json, output)
         }
         CheckpointCommand::Restore { id, dry_run, plain } => {
             storage::restore_checkpoint(id, dry_run, &plain, output).await
@@ -287,8 +293,7 @@ async fn load(source: &mut Source, id: Option<CheckpointId>) -> Result<RestoreSu
 
 fn show_checkpoint(shown: &RestoreSummary, output: Output) -> Result<(), Failure> {
     let checkpoint = &shown.checkpoint;
-    output
-        .line(&format!("{} ({}), taken {}", checkpoint.id, shown.source, checkpoint.created_at))?;
+    output.line(&format!("{}, taken {}", shown.source, render::moment(checkpoint.created_at)))?;
     output.line(&format!(
         "journal sequence {}, {} services, {} pending operations, {} channels",
         checkpoint.sequence,
@@ -314,9 +319,7 @@ fn show_checkpoint(shown: &RestoreSummary, output: Output) -> Result<(), Failure
 async fn verify(
     source: &mut Source,
     id: Option<CheckpointId>,
-    json: bool,
-    output: Output,
-) -> Result<(), Failure> {
+) -> Result<Vec<CheckpointSummary>, Failure> {
     let ids = match id {
         Some(id) => vec![id],
         None => list(source, 10_000).await?.into_iter().map(|summary| summary.id).collect(),
@@ -335,10 +338,14 @@ async fn verify(
             }
         });
     }
+    Ok(summaries)
+}
+
+fn judged(summaries: &[CheckpointSummary], json: bool, output: Output) -> Result<(), Failure> {
     if json {
         output.json(&summaries)?;
     } else {
-        output.table(&render::checkpoints(&summaries, chrono::Utc::now()))?;
+        output.list(&render::checkpoints(summaries, chrono::Utc::now()), "no checkpoints")?;
     }
     let bad =
         summaries.iter().filter(|summary| summary.health != CheckpointHealth::Verified).count();
@@ -356,20 +363,10 @@ async fn verify(
 async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
     match command {
         AuditCommand::List(listing) => {
-            let limit = listing.lines as usize;
-            let rows = match source(&listing.plain.target).await? {
-                Source::Live(mut client) => {
-                    match ask(&mut client, Call::AuditList { after: None, limit }).await? {
-                        Body::Audit(rows) => rows,
-                        _ => return Err(unexpected()),
-                    }
-                }
-                Source::Stored(store) => {
-                    let head = AuditLog::head(&store).await.map_err(|error| stored(&error))?;
-                    let after = Sequence(head.get().saturating_sub(u64::from(listing.lines)));
-                    AuditLog::read(&store, after, limit).await.map_err(|error| stored(&error))?
-                }
-            };
+            let rows = asked(&listing.plain.target, async |source| {
+                audit_rows(source, listing.lines).await
+            })
+            .await?;
             if listing.plain.json {
                 output.json(&rows)
             } else {
@@ -377,15 +374,16 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
             }
         }
         AuditCommand::Verify(plain) => {
-            let verification = match source(&plain.target).await? {
-                Source::Live(mut client) => match ask(&mut client, Call::AuditVerify).await? {
-                    Body::AuditVerified(verification) => verification,
-                    _ => return Err(unexpected()),
+            let verification = asked(&plain.target, async |source| match source {
+                Source::Live(client) => match ask(client, Call::AuditVerify).await? {
+                    Body::AuditVerified(verification) => Ok(verification),
+                    _ => Err(unexpected()),
                 },
                 Source::Stored(store) => {
-                    AuditLog::verify(&store).await.map_err(|error| stored(&error))?
+                    AuditLog::verify(store).await.map_err(|error| stored(&error))
                 }
-            };
+            })
+            .await?;
             if plain.json {
                 output.json(&verification)?;
             } else {
@@ -396,6 +394,21 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
             }
             Err(Failure::new(Exit::Failed, "the audit trail is not intact")
                 .help("rows before the first bad one can be trusted"))
+        }
+    }
+}
+
+async fn audit_rows(source: &mut Source, lines: u32) -> Result<Vec<AuditEntry>, Failure> {
+    let limit = lines as usize;
+    match source {
+        Source::Live(client) => match ask(client, Call::AuditList { after: None, limit }).await? {
+            Body::Audit(rows) => Ok(rows),
+            _ => Err(unexpected()),
+        },
+        Source::Stored(store) => {
+            let head = AuditLog::head(store).await.map_err(|error| stored(&error))?;
+            let after = Sequence(head.get().saturating_sub(u64::from(lines)));
+            AuditLog::read(store, after, limit).await.map_err(|error| stored(&error))
         }
     }
 }

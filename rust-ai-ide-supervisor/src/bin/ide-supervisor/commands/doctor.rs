@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use rust_ai_ide_supervisor::SupervisorConfig;
 use rust_ai_ide_supervisor::config_file::{ConfigFile, ConfigFileError};
 use serde::Serialize;
 use serde_json::json;
 use supervisor_persist::{DoctorVerdict, examine};
 
+use super::source::places;
 use crate::args::{Doctor, Target};
 use crate::exit_code::{Exit, Failure};
 use crate::os;
@@ -63,7 +63,7 @@ pub(crate) fn run(doctor: &Doctor, output: Output) -> Result<(), Failure> {
     let mut checks = vec![configuration(&doctor.target)];
     if let Ok(dir) = doctor.target.state_dir() {
         checks.extend(os::state_dir_checks(&dir));
-        checks.extend(storage(&dir));
+        checks.extend(storage(&doctor.target, &dir));
     }
     checks.extend(os::system_checks());
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Fail).count();
@@ -106,22 +106,36 @@ fn show(checks: &[Check], output: Output) -> Result<(), Failure> {
 }
 
 /// Examines what a supervisor has stored; one that runs is not disturbed.
-fn storage(dir: &Path) -> Vec<Check> {
-    let config = SupervisorConfig::default();
-    let database = dir.join(&config.database_path);
-    if !database.exists() {
+fn storage(target: &Target, dir: &Path) -> Vec<Check> {
+    let Some((database, checkpoints)) = places(target, dir) else {
         return Vec::new();
-    }
-    let report = examine(&database, &dir.join(&config.checkpoint_dir), chrono::Utc::now());
+    };
+    let report = examine(&database, &checkpoints, chrono::Utc::now());
     let checks = report.lines.into_iter().map(|line| {
         let name = format!("storage: {}", line.name);
+        let help = match command_for(&line.name, line.verdict) {
+            Some(command) => format!("{}: `ide-supervisor {command}`", line.advice),
+            None => line.advice,
+        };
         match line.verdict {
             DoctorVerdict::Ok => Check::ok(name, line.found),
-            DoctorVerdict::Warn => Check::warn(name, line.found, line.advice),
-            DoctorVerdict::Fail => Check::fail(name, line.found, line.advice),
+            DoctorVerdict::Warn => Check::warn(name, line.found, help),
+            DoctorVerdict::Fail => Check::fail(name, line.found, help),
         }
     });
     checks.collect()
+}
+
+/// The command that carries out the advice of a line.
+fn command_for(line: &str, verdict: DoctorVerdict) -> Option<&'static str> {
+    match (line, verdict) {
+        ("database", DoctorVerdict::Fail) => Some("backup restore NAME --replace-refused"),
+        ("recovery", _) => Some("recovery show`, `ide-supervisor recovery settle"),
+        ("backups", _) => Some("backup create"),
+        ("checkpoints", _) => Some("checkpoint create"),
+        ("audit", DoctorVerdict::Fail) => Some("audit verify"),
+        _ => None,
+    }
 }
 
 fn configuration(target: &Target) -> Check {

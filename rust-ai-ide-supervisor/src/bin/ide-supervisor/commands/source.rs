@@ -1,7 +1,8 @@
 //! Whom to ask: the supervisor that runs, or what one has stored.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rust_ai_ide_supervisor::config_file::ConfigFile;
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
 use rust_ai_ide_supervisor::daemon::{ClientError, ControlClient};
 use rust_ai_ide_supervisor::{StatePersistence, SupervisorConfig};
@@ -44,6 +45,9 @@ pub(super) fn stored(error: &DatabaseError) -> Failure {
              back to a backup and sets the refused file aside",
         ),
         Exit::OwnedByAnother => failure.help("`ide-supervisor down` ends the one that runs"),
+        _ if error.code() == "database_busy" => {
+            failure.help("another program has the file open and locked; close it, then repeat this")
+        }
         _ => failure,
     }
 }
@@ -67,7 +71,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Lets go of what was opened.
-    pub(super) async fn close(self) -> Result<(), Failure> {
+    async fn close(self) -> Result<(), Failure> {
         match self {
             Self::Live(_) => Ok(()),
             Self::Stored(store) => store.close().await.map_err(|error| stored(&error)),
@@ -75,7 +79,18 @@ impl Source {
     }
 }
 
-pub(super) async fn source(target: &Target) -> Result<Source, Failure> {
+/// Asks whoever has the answer, and lets go of the store whatever came of it: one that is only dropped counts as killed.
+pub(super) async fn asked<T>(
+    target: &Target,
+    question: impl AsyncFnOnce(&mut Source) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut source = source(target).await?;
+    let answer = question(&mut source).await;
+    let closed = source.close().await;
+    answer.and_then(|answer| closed.map(|()| answer))
+}
+
+async fn source(target: &Target) -> Result<Source, Failure> {
     let dir = state_dir(target)?;
     match ControlClient::connect(&dir).await {
         Ok(client) => Ok(Source::Live(client)),
@@ -90,9 +105,17 @@ pub(super) async fn source(target: &Target) -> Result<Source, Failure> {
 
 /// Gives what opens the store of a state directory, if there is one.
 pub(super) fn builder(target: &Target) -> Result<Option<StatePersistenceBuilder>, Failure> {
-    let dir = state_dir(target)?;
-    let config = SupervisorConfig::default();
-    let database = dir.join(&config.database_path);
-    let builder = || StatePersistence::builder(&database, dir.join(&config.checkpoint_dir));
-    Ok(database.exists().then(builder))
+    let found = places(target, &state_dir(target)?);
+    Ok(found.map(|(database, checkpoints)| StatePersistence::builder(database, checkpoints)))
+}
+
+/// Gives where database and checkpoints of a state directory are, if there is a database: where the configuration puts
+/// them, else in the usual places, because stored state must be within reach when the configuration is gone or broken.
+pub(super) fn places(target: &Target, dir: &Path) -> Option<(PathBuf, PathBuf)> {
+    let configured = target.config_path().and_then(ConfigFile::load).ok();
+    let configs =
+        configured.map(|file| file.supervisor).into_iter().chain([SupervisorConfig::default()]);
+    configs
+        .map(|config| (dir.join(&config.database_path), dir.join(&config.checkpoint_dir)))
+        .find(|(database, _)| database.exists())
 }

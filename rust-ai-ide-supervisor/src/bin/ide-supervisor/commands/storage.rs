@@ -4,42 +4,71 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rust_ai_ide_supervisor::daemon::ClientError;
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
 use rust_ai_ide_supervisor::storage::{Progress, StorageAnswer, StorageCall, carry_out};
 use serde::Serialize;
 use supervisor_core::CheckpointId;
+use supervisor_core::error::{Classified as _, chain};
 use supervisor_persist::BackupProgress;
 
-use super::source::{Source, builder, failure, source, stored, unexpected};
+use super::source::{Source, asked, builder, failure, stored, unexpected};
 use crate::args::running::Plain;
-use crate::args::storage::{BackupCommand, DeadLetterCommand, SavepointCommand};
+use crate::args::storage::{BackupCommand, DeadLetterCommand, RecoveryCommand, SavepointCommand};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{Output, count, progress};
-use crate::render::storage as render;
+use crate::render::{size, storage as render};
 
 /// Asks the supervisor that runs, or its store when none does.
 async fn ask(plain: &Plain, storage: StorageCall) -> Result<StorageAnswer, Failure> {
-    let restores = storage.restores();
-    let mut source = source(&plain.target).await?;
+    let list = list_of(&storage);
     let far = tell();
-    let answer = match &mut source {
+    asked(&plain.target, async move |source| match source {
         Source::Live(client) => {
             let call = Call::Storage { storage };
             match client.call_with(call, |so_far| far(so_far)).await {
                 Ok(Body::Storage(answer)) => Ok(*answer),
                 Ok(_) => Err(unexpected()),
-                Err(error) if restores => {
-                    Err(failure(&error).help("`ide-supervisor down`, then this command, then `up`"))
+                Err(ClientError::Failed(report)) => {
+                    Err(refused(&report.code, report.message, list))
                 }
                 Err(error) => Err(failure(&error)),
             }
         }
         Source::Stored(store) => {
-            carry_out(store, storage, None, far).await.map_err(|error| stored(&error))
+            let done = carry_out(store, storage, None, far).await;
+            done.map_err(|error| refused(error.code(), chain(&error), list))
         }
-    };
-    source.close().await?;
-    answer
+    })
+    .await
+}
+
+/// Words the failure of a call on a store that is open: what is wrong is what was named, not the database.
+fn refused(code: &str, message: String, list: &str) -> Failure {
+    let failure = Failure::new(Exit::Failed, message);
+    match code {
+        "database_not_found" => {
+            failure.help(format!("`ide-supervisor {list}` shows what there is"))
+        }
+        _ => failure,
+    }
+}
+
+/// The command that lists what a call may name.
+const fn list_of(call: &StorageCall) -> &'static str {
+    use StorageCall as Of;
+    match call {
+        Of::CheckpointDiff { .. } | Of::CheckpointRestore { .. } => "checkpoint list",
+        Of::BackupCreate
+        | Of::BackupList
+        | Of::BackupVerify { .. }
+        | Of::BackupPrune { .. }
+        | Of::BackupRestore { .. } => "backup list",
+        Of::DeadLetterList { .. } | Of::DeadLetterRequeue { .. } | Of::DeadLetterPurge { .. } => {
+            "dead-letters list"
+        }
+        _ => "savepoint list",
+    }
 }
 
 /// Says on standard error how far a long run is, at each stage and at every tenth of it.
@@ -52,7 +81,7 @@ fn tell() -> Progress {
         if total < (8 << 20) || last.swap(step, Ordering::Relaxed) == step {
             return;
         }
-        progress(&format!("{}: {}0 % of {total} bytes", render::stage(stage), tenths));
+        progress(&format!("{}: {tenths}0 % of {}", render::stage(stage), size(total)));
     })
 }
 
@@ -76,7 +105,7 @@ pub(super) async fn savepoint(command: SavepointCommand, output: Output) -> Resu
         }
         SavepointCommand::List(plain) => match ask(&plain, StorageCall::SavepointList).await? {
             StorageAnswer::Savepoints(all) => json_or(&plain, output, &all, || {
-                output.table(&render::savepoints(&all, chrono::Utc::now()))
+                output.list(&render::savepoints(&all, chrono::Utc::now()), "no savepoints")
             }),
             _ => Err(unexpected()),
         },
@@ -122,8 +151,8 @@ pub(super) async fn savepoint(command: SavepointCommand, output: Output) -> Resu
 async fn one_savepoint(plain: &Plain, call: StorageCall, output: Output) -> Result<(), Failure> {
     match ask(plain, call).await? {
         StorageAnswer::Savepoint(made) => json_or(plain, output, &made, || {
-            let (services, bytes) = (count(to_usize(made.services), "service"), made.bytes);
-            output.line(&format!("{}  {services}, {bytes} bytes, verified", made.name))
+            let services = count(to_usize(made.services), "service");
+            output.line(&format!("{}  {services}, {}, verified", made.name, size(made.bytes)))
         }),
         _ => Err(unexpected()),
     }
@@ -173,13 +202,13 @@ pub(super) async fn backup(command: BackupCommand, output: Output) -> Result<(),
     match command {
         BackupCommand::Create(plain) => match ask(&plain, StorageCall::BackupCreate).await? {
             StorageAnswer::Backup(taken) => json_or(&plain, output, &taken, || {
-                output.line(&format!("{}  {} bytes, opened and read", taken.name, taken.bytes))
+                output.line(&format!("{}  {}, opened and read", taken.name, size(taken.bytes)))
             }),
             _ => Err(unexpected()),
         },
         BackupCommand::List(plain) => match ask(&plain, StorageCall::BackupList).await? {
             StorageAnswer::Backups(all) => json_or(&plain, output, &all, || {
-                output.table(&render::backups(&all, chrono::Utc::now()))
+                output.list(&render::backups(&all, chrono::Utc::now()), "no backups")
             }),
             _ => Err(unexpected()),
         },
@@ -187,7 +216,7 @@ pub(super) async fn backup(command: BackupCommand, output: Output) -> Result<(),
             match ask(&plain, StorageCall::BackupVerify { name }).await? {
                 StorageAnswer::Verified(found) => {
                     json_or(&plain, output, &found, || {
-                        output.table(&render::verifications(&found))
+                        output.list(&render::verifications(&found), "no backups")
                     })?;
                     let bad = found.iter().filter(|backup| !backup.intact).count();
                     if bad == 0 {
@@ -242,7 +271,10 @@ pub(super) async fn dead_letters(
             match ask(&listing.plain, StorageCall::DeadLetterList { channel, limit }).await? {
                 StorageAnswer::DeadLetters(letters) => {
                     json_or(&listing.plain, output, &letters, || {
-                        output.table(&render::dead_letters(&letters, chrono::Utc::now()))
+                        output.list(
+                            &render::dead_letters(&letters, chrono::Utc::now()),
+                            "no dead letters",
+                        )
                     })
                 }
                 _ => Err(unexpected()),
@@ -251,16 +283,36 @@ pub(super) async fn dead_letters(
         DeadLetterCommand::Requeue { ids, plain } => {
             let wanted = ids.len();
             let back = counted(&plain, StorageCall::DeadLetterRequeue { ids }, output).await?;
-            progress(&format!("{} will be sent again", count(to_usize(back), "message")));
-            if to_usize(back) == wanted {
+            let back = to_usize(back);
+            if back > 0 {
+                progress(&format!("{} will be sent again", count(back, "message")));
+            }
+            if back == wanted {
                 return Ok(());
             }
-            let message = format!("{} of {wanted} are no dead letters", wanted - to_usize(back));
+            let message =
+                format!("{} of {} named no dead letter", wanted - back, count(wanted, "id"));
             Err(Failure::new(Exit::Failed, message).help("`dead-letters list` shows their ids"))
         }
         DeadLetterCommand::Purge { channel, plain, .. } => {
             let gone = counted(&plain, StorageCall::DeadLetterPurge { channel }, output).await?;
             progress(&format!("{} deleted", count(to_usize(gone), "dead letter")));
+            Ok(())
+        }
+    }
+}
+
+pub(super) async fn recovery(command: RecoveryCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        RecoveryCommand::Show(plain) => match ask(&plain, StorageCall::Recovery).await? {
+            StorageAnswer::Recovery(report) => json_or(&plain, output, &report, || {
+                output.list(&render::findings(&report), "nothing was ever found")
+            }),
+            _ => Err(unexpected()),
+        },
+        RecoveryCommand::Settle(plain) => {
+            let seen = counted(&plain, StorageCall::RecoverySettle, output).await?;
+            progress(&format!("{} settled", count(to_usize(seen), "finding")));
             Ok(())
         }
     }
@@ -278,7 +330,15 @@ async fn counted(plain: &Plain, call: StorageCall, output: Output) -> Result<u64
     }
 }
 
+/// Gives a file's whole path; the directory it is named in must be there.
 fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
+    let path = std::path::absolute(path)
+        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))?;
+    match path.parent() {
+        Some(parent) if !parent.is_dir() => {
+            let message = format!("there is no directory {}", parent.display());
+            Err(Failure::new(Exit::Failed, message).help("make it, or name a file in another one"))
+        }
+        _ => Ok(path),
+    }
 }

@@ -7,14 +7,14 @@ use supervisor_persist::{
     RecoveryReport, Savepoint, SavepointHealth, SavepointSummary, SnapshotChange, SnapshotDiff,
 };
 
-use super::age;
+use super::{age, moment, size, word};
 use crate::exit_code::Failure;
 use crate::output::{Output, Style, Table};
 
 /// Gives a table of savepoints.
 pub(crate) fn savepoints(all: &[SavepointSummary], now: DateTime<Utc>) -> Table {
     let mut table =
-        Table::new(&["SAVEPOINT", "MADE", "SEQUENCE", "SERVICES", "BYTES", "HEALTH", "NOTE"]);
+        Table::new(&["SAVEPOINT", "MADE", "SEQUENCE", "SERVICES", "SIZE", "HEALTH", "NOTE"]);
     for savepoint in all {
         let health = match &savepoint.health {
             SavepointHealth::Verified => (Style::Good, "verified".to_owned()),
@@ -25,7 +25,7 @@ pub(crate) fn savepoints(all: &[SavepointSummary], now: DateTime<Utc>) -> Table 
             (Style::Plain, format!("{} ago", age(savepoint.created_at, now))),
             (Style::Plain, savepoint.sequence.to_string()),
             (Style::Plain, savepoint.services.to_string()),
-            (Style::Plain, savepoint.bytes.to_string()),
+            (Style::Plain, size(savepoint.bytes)),
             health,
             (Style::Plain, savepoint.note.clone()),
         ]);
@@ -36,7 +36,8 @@ pub(crate) fn savepoints(all: &[SavepointSummary], now: DateTime<Utc>) -> Table 
 /// Prints what a savepoint holds.
 pub(crate) fn savepoint(found: &Savepoint, output: Output) -> Result<(), Failure> {
     let summary = &found.summary;
-    let made = format!("{}, made {} by {}", summary.name, summary.created_at, summary.producer);
+    let (at, producer) = (moment(summary.created_at), &summary.producer);
+    let made = format!("{}, made {at} by version {producer}", summary.name);
     output.line(&made)?;
     if !summary.note.is_empty() {
         output.line(&crate::output::clean(&summary.note))?;
@@ -87,8 +88,7 @@ fn changed(what: &str, change: &SnapshotChange, output: Output) -> String {
 
 /// Gives a table of backups.
 pub(crate) fn backups(all: &[BackupSummary], now: DateTime<Utc>) -> Table {
-    let mut table =
-        Table::new(&["BACKUP", "TAKEN", "WHY", "SCHEMA", "SEQUENCE", "BYTES", "HEALTH"]);
+    let mut table = Table::new(&["BACKUP", "TAKEN", "WHY", "SCHEMA", "SEQUENCE", "SIZE", "HEALTH"]);
     for backup in all {
         let health = match &backup.health {
             BackupHealth::Verified { at } => {
@@ -102,7 +102,7 @@ pub(crate) fn backups(all: &[BackupSummary], now: DateTime<Utc>) -> Table {
             (Style::Plain, reason(&backup.reason)),
             (Style::Plain, backup.content.schema_version.to_string()),
             (Style::Plain, backup.content.sequence.to_string()),
-            (Style::Plain, backup.bytes.to_string()),
+            (Style::Plain, size(backup.bytes)),
             health,
         ]);
     }
@@ -156,6 +156,25 @@ pub(crate) fn dead_letters(letters: &[DeadLetter], now: DateTime<Utc>) -> Table 
             (Style::Plain, letter.message.message_type.clone()),
             (Style::Plain, format!("{} ago", age(letter.at, now))),
             (Style::Plain, letter.cause.clone()),
+        ]);
+    }
+    table
+}
+
+/// Gives a table of what openings of the store found.
+pub(crate) fn findings(report: &RecoveryReport) -> Table {
+    let mut table = Table::new(&["FIRST FOUND", "KIND", "SEEN", "SUBJECT", "FOUND"]);
+    for note in &report.notes {
+        let seen = match note.settled {
+            true => (Style::Dim, "yes".to_owned()),
+            false => (Style::Warn, "no".to_owned()),
+        };
+        table.row(vec![
+            (Style::Dim, moment(note.at)),
+            (Style::Plain, word(&note.kind)),
+            seen,
+            (Style::Bold, note.subject.clone()),
+            (Style::Plain, note.reason.clone()),
         ]);
     }
     table
