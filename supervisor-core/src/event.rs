@@ -1,12 +1,14 @@
 //! What the supervisor tells its subscribers.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{ProbeKind, ProbeRole};
 use crate::exit::ExitReport;
-use crate::message::ChannelState;
+use crate::message::{ChannelState, Lane};
 use crate::state::Phase;
 use crate::{CheckpointId, Generation, Incarnation, Sequence, ServiceId};
 
@@ -145,6 +147,34 @@ pub enum EventKind {
         redelivered: u64,
         /// Messages whose outcome had to be reported as lost or unknown.
         lost: u64,
+        /// Microseconds of that spent waiting before attempts, an open circuit included.
+        #[serde(default)]
+        waited_us: u64,
+        /// Microseconds of that spent connecting.
+        #[serde(default)]
+        connecting_us: u64,
+        /// Microseconds of that spent restoring the peer's state.
+        #[serde(default)]
+        syncing_us: u64,
+        /// Attempts to connect.
+        #[serde(default)]
+        attempts: u32,
+        /// Messages that ended meanwhile, by outcome.
+        #[serde(default)]
+        outcomes: BTreeMap<String, u64>,
+    },
+    /// A message reached nobody: its time was up, or it was dropped for a newer one.
+    IpcMessageDropped {
+        /// The channel.
+        channel: String,
+        /// The message.
+        message: Uuid,
+        /// The queue it waited in.
+        lane: Lane,
+        /// How it ended, as `Outcome::name` spells it.
+        outcome: String,
+        /// Why.
+        reason: String,
     },
     /// A checkpoint was taken.
     CheckpointCreated {
@@ -229,6 +259,7 @@ impl EventKind {
             Self::ServiceDegraded { .. } => "ServiceDegraded",
             Self::ServiceUnkillable { .. } => "ServiceUnkillable",
             Self::ChannelRecovered { .. } => "ChannelRecovered",
+            Self::IpcMessageDropped { .. } => "IpcMessageDropped",
             Self::CheckpointCreated { .. } => "CheckpointCreated",
             Self::CheckpointQuarantined { .. } => "CheckpointQuarantined",
             Self::Recovered { .. } => "Recovered",

@@ -1,5 +1,6 @@
 //! Messages on a channel, what became of them, and how channels are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -162,13 +163,47 @@ pub struct ChannelStatus {
     pub state: ChannelState,
     /// Successful connections so far.
     pub generation: Generation,
-    /// Messages waiting.
+    /// Messages waiting, those in flight included.
     pub buffered: u64,
+    /// Bytes they hold, as the limits count them.
+    #[serde(default)]
+    pub buffered_bytes: u64,
+    /// Of them, written and not answered yet.
+    #[serde(default)]
+    pub in_flight: u64,
     /// Messages that failed for good and are kept.
     pub dead_letters: u64,
     /// Why it is in this state, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Messages that have ended, by outcome, as [`Outcome::name`] spells it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outcomes: BTreeMap<String, u64>,
+    /// How the last loss was recovered from, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_recovery: Option<ChannelRecovery>,
+}
+
+/// What one loss of a channel cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelRecovery {
+    /// Why the connection was lost.
+    pub cause: String,
+    /// Microseconds from the loss to being ready.
+    pub took_us: u64,
+    /// Of those, waiting before attempts, an open circuit included.
+    pub waited_us: u64,
+    /// Of those, connecting: until the peer was there again.
+    pub connecting_us: u64,
+    /// Of those, restoring the peer's state.
+    pub syncing_us: u64,
+    /// Attempts to connect.
+    pub attempts: u32,
+    /// Messages written again.
+    pub redelivered: u64,
+    /// Messages that ended meanwhile, by outcome.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outcomes: BTreeMap<String, u64>,
 }
 
 /// A message that failed for good.

@@ -10,7 +10,7 @@ use chrono::DateTime;
 use supervisor_core::config::{ProbeKind, ProbeRole};
 use supervisor_core::event::{EVENT_VERSION, EventKind, SupervisorEvent};
 use supervisor_core::exit::{ExitReason, ExitReport, ExitStatus};
-use supervisor_core::message::{ChannelState, ChannelStatus};
+use supervisor_core::message::{ChannelRecovery, ChannelState, ChannelStatus, Lane};
 use supervisor_core::state::{Phase, ServiceState};
 use supervisor_core::status::{
     STATUS_VERSION, ServiceStatus, StatusReport, SupervisorPhase, SupervisorStatus,
@@ -86,6 +86,18 @@ fn kinds() -> Vec<EventKind> {
             cause: "end of file".into(),
             redelivered: 2,
             lost: 0,
+            waited_us: 1000,
+            connecting_us: 3000,
+            syncing_us: 1000,
+            attempts: 2,
+            outcomes: [("Expired".to_owned(), 1)].into(),
+        },
+        EventKind::IpcMessageDropped {
+            channel: "lsp".into(),
+            message: Uuid::nil(),
+            lane: Lane::Bulk,
+            outcome: "Expired".into(),
+            reason: "its time was up".into(),
         },
         EventKind::CheckpointCreated { checkpoint, services: 3, pending_operations: 1 },
         EventKind::CheckpointQuarantined {
@@ -132,8 +144,21 @@ fn status() -> StatusReport {
             state: ChannelState::Ready,
             generation: Generation(2),
             buffered: 0,
+            buffered_bytes: 0,
+            in_flight: 0,
             dead_letters: 0,
             reason: String::new(),
+            outcomes: [("Acked".to_owned(), 3)].into(),
+            last_recovery: Some(ChannelRecovery {
+                cause: "end of file".into(),
+                took_us: 5000,
+                waited_us: 1000,
+                connecting_us: 3000,
+                syncing_us: 1000,
+                attempts: 2,
+                redelivered: 2,
+                outcomes: [("Expired".to_owned(), 1)].into(),
+            }),
         }],
     }
 }

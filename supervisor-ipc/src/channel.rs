@@ -2,27 +2,31 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use supervisor_core::Generation;
 use supervisor_core::config::{FramingKind, RecoveryConfig};
 use supervisor_core::error::IpcError;
-use supervisor_core::message::{ChannelState, ChannelStatus, DeadLetter, IpcMessage};
-use supervisor_core::ports::{Clock, EventSink, Outbox, StateSynchronizer};
+use supervisor_core::message::{
+    ChannelRecovery, ChannelState, ChannelStatus, DeadLetter, IpcMessage,
+};
+use supervisor_core::ports::{Clock, Entropy, EventSink, Outbox, StateSynchronizer};
 use supervisor_core::state::ChannelPosition;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use uuid::Uuid;
 
 use crate::durable::Durable;
-use crate::machine::{Event, Machine, SendOptions};
+use crate::machine::{Event, Machine, SendOptions, Tally};
 use crate::protocol::Protocol;
 use crate::receipt::Receipt;
 use crate::share::Share;
-use crate::task::{Task, show};
+use crate::task::{Taken, Task, drive, named, show};
 use crate::transport::Transport;
 
-/// Requests that may wait for the channel's task. At the bound senders wait for a place, which takes microseconds.
-const REQUESTS_MAX: usize = 256;
+/// Requests that may wait for the channel's task. At the bound who asks waits for a place, which takes microseconds.
+const REQUESTS_MAX: usize = 64;
 /// Messages of the peer that wait for each subscriber. At the bound the oldest are overwritten and counted as missed.
 const INCOMING_MAX: usize = 1024;
 
@@ -46,7 +50,6 @@ pub type Incoming = tokio::sync::broadcast::Receiver<Arc<IpcMessage>>;
 
 #[derive(Debug)]
 pub(crate) enum Request {
-    Send { message: IpcMessage, options: SendOptions, answer: oneshot::Sender<Receipt> },
     Attach(Arc<dyn Transport>),
     Synchronizer(Arc<dyn StateSynchronizer>),
     Reload,
@@ -57,9 +60,14 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) state: ChannelState,
-    pub(crate) reason: String,
+    pub(crate) reason: Arc<str>,
     pub(crate) generation: Generation,
     pub(crate) buffered: u64,
+    pub(crate) buffered_bytes: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) outcomes: Tally,
+    pub(crate) forgotten_early: u64,
+    pub(crate) recovery: Option<Arc<ChannelRecovery>>,
     pub(crate) position: ChannelPosition,
 }
 
@@ -68,6 +76,9 @@ pub(crate) struct Shown {
 pub struct Channel {
     pub(crate) name: Arc<str>,
     pub(crate) options: Arc<ChannelOptions>,
+    task: Arc<Mutex<Task>>,
+    /// Where senders wait for a place among the messages that are to be stored.
+    places: Option<Arc<Semaphore>>,
     requests: mpsc::Sender<Request>,
     shown: watch::Receiver<Shown>,
     incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
@@ -91,8 +102,10 @@ impl Channel {
         name: String,
         options: ChannelOptions,
         world: Arc<World>,
-        seed: u64,
+        entropy: &dyn Entropy,
     ) -> (Self, JoinHandle<()>) {
+        let seed = entropy.next_u64();
+        let session_id = Uuid::from_u64_pair(entropy.next_u64(), entropy.next_u64());
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let protocol = Protocol::of(options.framing);
         let machine = Machine::new(options.config.clone(), protocol.acknowledges(), seed);
@@ -102,21 +115,17 @@ impl Channel {
         let shown = watch::Sender::new(show(&machine));
         let outbox = world.outbox.clone().filter(|_| protocol.acknowledges());
         let durable = outbox.map(|outbox| Durable::new(outbox, Arc::clone(&name)));
+        let places = durable.as_ref().map(Durable::places);
         let share = Share::new(Arc::clone(&world.buffered));
-        let channel = Self {
+        let seen = shown.subscribe();
+        let task = Task {
             name: Arc::clone(&name),
             options: Arc::clone(&options),
-            requests,
-            shown: shown.subscribe(),
-            incoming: incoming.clone(),
-            dead: Arc::clone(&dead),
-        };
-        let task = Task {
-            name,
-            options,
             protocol,
             machine,
             world,
+            runtime: Handle::current(),
+            session_id,
             transport: None,
             synchronizer: None,
             wire: None,
@@ -124,13 +133,22 @@ impl Channel {
             waiting: HashMap::new(),
             jobs: JoinSet::new(),
             shown,
-            incoming,
-            dead,
+            incoming: incoming.clone(),
+            dead: Arc::clone(&dead),
             durable,
             blocked: VecDeque::new(),
             share,
+            last_recovery: None,
+            actions: Vec::new(),
+            waker: None,
+            attention: false,
+            armed: None,
+            sleep: None,
         };
-        (channel, tokio::spawn(task.run(receiver)))
+        let task = Arc::new(Mutex::new(task));
+        let driver = tokio::spawn(drive(Arc::clone(&task), receiver));
+        let channel = Self { name, options, task, places, requests, shown: seen, incoming, dead };
+        (channel, driver)
     }
 
     /// Gives the channel's name.
@@ -153,12 +171,37 @@ impl Channel {
     /// Safe; the message was accepted or not.
     pub async fn send_with(&self, message: IpcMessage, options: SendOptions) -> Receipt {
         let id = message.id;
-        let (answer, answered) = oneshot::channel();
-        let closed = || Receipt::refused(id, IpcError::Closed { channel: self.name.to_string() });
-        if self.requests.send(Request::Send { message, options, answer }).await.is_err() {
-            return closed();
+        self.give_way().await;
+        let place = match &self.places {
+            // An error would mean that the places were closed, which nobody does.
+            Some(places) if options.durable => Arc::clone(places).acquire_owned().await.ok(),
+            _ => None,
+        };
+        let taken = self.locked().send(message, options, place);
+        match taken {
+            Taken::Now(receipt) => receipt,
+            Taken::Later(answered) => answered.await.unwrap_or_else(|_| {
+                Receipt::refused(id, IpcError::Closed { channel: self.name.to_string() })
+            }),
         }
-        answered.await.unwrap_or_else(|_| closed())
+    }
+
+    /// Lets the channel and its peer have a turn, regularly and when they fall behind: a sender that never waits would
+    /// fill the buffer of a peer that is quick enough.
+    async fn give_way(&self) {
+        tokio::task::coop::consume_budget().await;
+        let behind = {
+            let shown = self.shown.borrow();
+            shown.state == ChannelState::Ready
+                && shown.buffered > self.options.config.max_buffered_messages as u64 / 2
+        };
+        if behind {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Task> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the channel something to connect over, and connects.
@@ -223,9 +266,20 @@ impl Channel {
             state: shown.state,
             generation: shown.generation,
             buffered: shown.buffered,
+            buffered_bytes: shown.buffered_bytes,
+            in_flight: shown.in_flight,
+            outcomes: named(shown.outcomes),
+            last_recovery: shown.recovery.as_deref().cloned(),
             dead_letters: self.dead.lock().unwrap_or_else(PoisonError::into_inner).len() as u64,
-            reason: shown.reason,
+            reason: shown.reason.to_string(),
         }
+    }
+
+    /// Tells how many ids were forgotten for want of room before `dedupe_window` was over: so often the promise that the
+    /// same id is the same message was weaker than that window says. A larger `dedupe_max` is the way out.
+    #[must_use]
+    pub fn forgotten_early(&self) -> u64 {
+        self.shown.borrow().forgotten_early
     }
 
     /// Waits until the channel is in this state.

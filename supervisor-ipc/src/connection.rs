@@ -1,98 +1,121 @@
-//! One connection's two tasks: one owns reading, one owns writing, so that no half-written frame is ever dropped.
+//! One connection: frames cut out of what comes, and bytes on their way out.
 
 use std::io;
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::Stream;
 use supervisor_core::config::{FramingKind, RecoveryConfig};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::codec::{FramedRead, FramedWrite};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::codec::FramedRead;
 
 use crate::framing::Framing;
 use crate::transport::Connection;
 
-/// Frames read and not handled yet. At the bound reading waits, and the peer's pipe fills.
-const INBOX_MAX: usize = 256;
-/// Frames to be written. Larger than `max_in_flight`'s default, so that the owner never waits for the writer.
-const OUTBOX_MAX: usize = 1024;
-/// Frames written with one flush.
-const BATCH_MAX: usize = 128;
+/// Bytes asked of the system at a time.
+const READ_SIZE: usize = 64 * 1024;
+/// Bytes on their way out from which on messages wait in their lanes instead. Beyond it there is at most one frame more.
+const CROWDED: usize = 64 * 1024;
+/// Bytes of answers and signs of life that a peer may leave untaken; at the bound the connection ends.
+const UNTAKEN_MAX: usize = 1024 * 1024;
 
-/// An open connection. Dropping it ends both tasks and closes it.
-#[derive(Debug)]
+/// An open connection. Dropping it closes it, half-written frames included.
 pub(crate) struct Wire {
-    pub(crate) inbox: mpsc::Receiver<Result<Bytes, String>>,
-    pub(crate) outbox: mpsc::Sender<Bytes>,
-    _reader: AbortOnDropHandle<()>,
-    _writer: AbortOnDropHandle<()>,
+    reader: FramedRead<Box<dyn AsyncRead + Send + Unpin>, Framing>,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    framing: Framing,
+    out: BytesMut,
+    /// Bytes written since the last look.
+    pub(crate) progress: bool,
+    /// Why nothing more can be written. What the peer said before is read first.
+    pub(crate) broken: Option<String>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("out", &self.out.len()).finish_non_exhaustive()
+    }
 }
 
 impl Wire {
     pub(crate) fn open(connection: Connection, kind: FramingKind, config: &RecoveryConfig) -> Self {
-        let frame_max = usize::try_from(config.max_frame.bytes()).unwrap_or(usize::MAX);
-        let junk_max = usize::try_from(config.max_junk.bytes()).unwrap_or(usize::MAX);
-        let framing = || Framing::new(kind, frame_max, junk_max);
-        let (frames, inbox) = mpsc::channel(INBOX_MAX);
-        let (outbox, queue) = mpsc::channel(OUTBOX_MAX);
-        let source = FramedRead::new(connection.reader, framing());
-        let target = FramedWrite::new(connection.writer, framing());
-        let reader: JoinHandle<()> = tokio::spawn(read(source, frames.clone()));
-        let writer: JoinHandle<()> =
-            tokio::spawn(write(target, queue, frames, config.write_deadline));
+        let framing = || Framing::of(kind, config);
         Self {
-            inbox,
-            outbox,
-            _reader: AbortOnDropHandle::new(reader),
-            _writer: AbortOnDropHandle::new(writer),
+            reader: FramedRead::with_capacity(connection.reader, framing(), READ_SIZE),
+            writer: connection.writer,
+            framing: framing(),
+            out: BytesMut::new(),
+            progress: false,
+            broken: None,
         }
     }
-}
 
-type Reader = FramedRead<Box<dyn tokio::io::AsyncRead + Send + Unpin>, Framing>;
-type Writer = FramedWrite<Box<dyn tokio::io::AsyncWrite + Send + Unpin>, Framing>;
+    pub(crate) fn pending(&self) -> bool {
+        !self.out.is_empty()
+    }
 
-/// Reads until the end; the last thing handed on is why it ended.
-async fn read(mut source: Reader, frames: mpsc::Sender<Result<Bytes, String>>) {
-    loop {
-        let frame = match source.next().await {
+    pub(crate) fn crowded(&self) -> bool {
+        self.out.len() >= CROWDED
+    }
+
+    /// Whether the peer leaves more untaken than it may.
+    pub(crate) fn untaken(&self, own: usize) -> bool {
+        self.out.len() > own.saturating_add(UNTAKEN_MAX)
+    }
+
+    /// Puts one frame on its way.
+    pub(crate) fn append(
+        &mut self,
+        body: impl FnOnce(&mut bytes::buf::Writer<&mut BytesMut>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.framing.append(&mut self.out, body)
+    }
+
+    pub(crate) fn append_bytes(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.append(|body| io::Write::write_all(body, frame))
+    }
+
+    /// Gives the next frame, or why there is none any more.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, String>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.reader).poll_next(cx)) {
             Some(Ok(frame)) => Ok(frame),
-            Some(Err(error)) => Err(format!("reading failed: {error}")),
+            Some(Err(error)) => {
+                let start = dump(self.reader.read_buffer());
+                Err(format!("reading failed: {error}{start}"))
+            }
             None => Err("the peer closed the connection".to_owned()),
-        };
-        let over = frame.is_err();
-        if frames.send(frame).await.is_err() || over {
-            return;
+        })
+    }
+
+    /// Writes as much as the peer takes now. Ready when nothing is left, or nothing can be written any more.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.broken.is_none() && !self.out.is_empty() {
+            match ready!(Pin::new(&mut self.writer).poll_write(cx, &self.out)) {
+                Ok(0) => self.broken = Some("the peer takes nothing any more".to_owned()),
+                Ok(written) => {
+                    self.out.advance(written);
+                    self.progress = true;
+                }
+                Err(error) => self.broken = Some(format!("writing failed: {error}")),
+            }
         }
+        if self.broken.is_none()
+            && let Err(error) = ready!(Pin::new(&mut self.writer).poll_flush(cx))
+        {
+            self.broken = Some(format!("writing failed: {error}"));
+        }
+        Poll::Ready(())
     }
 }
 
-/// Writes whole batches; a write that takes longer than the deadline is the sign of a peer that hangs.
-async fn write(
-    mut target: Writer,
-    mut queue: mpsc::Receiver<Bytes>,
-    frames: mpsc::Sender<Result<Bytes, String>>,
-    deadline: Duration,
-) {
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let written = tokio::time::timeout(deadline, write_batch(&mut target, &mut batch)).await;
-        let reason = match written {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => format!("writing failed: {error}"),
-            Err(_) => format!("the peer took nothing for {deadline:?}"),
-        };
-        // The owner may be gone already; then nobody needs to know.
-        drop(frames.send(Err(reason)).await);
-        return;
+/// Shows the first bytes of what could not be cut.
+fn dump(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for byte in bytes.iter().take(32) {
+        // Writing to a string does not fail.
+        write!(text, " {byte:02x}").unwrap_or_default();
     }
-}
-
-async fn write_batch(target: &mut Writer, batch: &mut Vec<Bytes>) -> io::Result<()> {
-    for frame in batch.drain(..) {
-        target.feed(frame).await?;
-    }
-    target.flush().await
+    if text.is_empty() { text } else { format!("; it begins with{text}") }
 }

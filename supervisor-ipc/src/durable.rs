@@ -12,31 +12,39 @@ use supervisor_core::error::DatabaseError;
 use supervisor_core::message::{DeadLetter, IpcMessage, OutboxEntry, Outcome};
 use supervisor_core::ports::Outbox;
 use supervisor_core::{Monotonic, Sequence};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::machine::SendOptions;
 use crate::receipt::Receipt;
 
-/// Calls to the outbox under way. At the bound the channel takes no requests until one has ended.
-pub(crate) const STORES_MAX: usize = 1024;
+/// Messages that may wait to be stored. At the bound senders wait for a place; what would spill is refused.
+pub(crate) const STORES_MAX: usize = 4096;
 /// Messages read back, or removed, at a time.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 /// Pause after the outbox failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A message without end: ten years.
 pub(crate) const NO_END: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// A place among the messages that wait to be stored.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+/// A message whose sender waits until it is stored.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) message: IpcMessage,
+    pub(crate) options: SendOptions,
+    pub(crate) answer: oneshot::Sender<Receipt>,
+    _place: Place,
+}
+
 /// What a call to the outbox ended with.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Stored {
-        message: IpcMessage,
-        options: SendOptions,
-        answer: oneshot::Sender<Receipt>,
-        result: Result<Sequence, DatabaseError>,
-    },
+    Stored(Vec<(Waiting, Result<Sequence, DatabaseError>)>),
     Removed(Vec<Uuid>, Result<(), DatabaseError>),
     Loaded(Sequence, Result<Vec<OutboxEntry>, DatabaseError>),
     Buried(Result<(), DatabaseError>),
@@ -48,6 +56,10 @@ pub(crate) struct Durable {
     outbox: Arc<dyn Outbox>,
     channel: Arc<str>,
     pub(crate) jobs: JoinSet<Done>,
+    places: Arc<Semaphore>,
+    /// To be stored next, all in one call, so that they are in the order in which they came.
+    queue: Vec<(Waiting, OutboxEntry)>,
+    storing: bool,
     /// Stored messages that the machine holds; bounded by the machine's buffer.
     held: HashSet<Uuid>,
     /// Their outcome is known, they are to be removed.
@@ -65,6 +77,9 @@ impl Durable {
             outbox,
             channel,
             jobs: JoinSet::new(),
+            places: Arc::new(Semaphore::new(STORES_MAX)),
+            queue: Vec::new(),
+            storing: false,
             held: HashSet::new(),
             finished: Vec::new(),
             removing: false,
@@ -80,8 +95,13 @@ impl Durable {
         self.resume.is_some() || self.loading
     }
 
-    pub(crate) fn full(&self) -> bool {
-        self.jobs.len() >= STORES_MAX
+    /// Where senders wait for a place.
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.places)
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     pub(crate) fn store(
@@ -90,6 +110,7 @@ impl Durable {
         options: SendOptions,
         now: DateTime<Utc>,
         answer: oneshot::Sender<Receipt>,
+        place: Place,
     ) {
         let expires_at =
             options.ttl.and_then(|ttl| now.checked_add_signed(TimeDelta::from_std(ttl).ok()?));
@@ -99,11 +120,26 @@ impl Durable {
             message: message.clone(),
             expires_at,
         };
+        self.queue.push((Waiting { message, options, answer, _place: place }, entry));
+    }
+
+    pub(crate) fn stored(&mut self) {
+        self.storing = false;
+    }
+
+    fn store_queue(&mut self, runtime: &Handle) {
+        if self.storing || self.queue.is_empty() {
+            return;
+        }
+        self.storing = true;
+        let (waiting, entries): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.queue).into_iter().unzip();
         let outbox = Arc::clone(&self.outbox);
-        self.jobs.spawn(async move {
-            let result = outbox.enqueue(entry).await;
-            Done::Stored { message, options, answer, result }
-        });
+        let work = async move {
+            let results = outbox.enqueue_all(entries).await;
+            Done::Stored(waiting.into_iter().zip(results).collect())
+        };
+        self.jobs.spawn_on(work, runtime);
     }
 
     /// The machine holds this stored message now.
@@ -133,9 +169,10 @@ impl Durable {
         self.finished.push(id);
     }
 
-    pub(crate) fn bury(&mut self, letter: DeadLetter) {
+    pub(crate) fn bury(&mut self, letter: DeadLetter, runtime: &Handle) {
         let outbox = Arc::clone(&self.outbox);
-        self.jobs.spawn(async move { Done::Buried(outbox.bury(letter).await) });
+        let work = async move { Done::Buried(outbox.bury(letter).await) };
+        self.jobs.spawn_on(work, runtime);
     }
 
     /// Reads everything again, for messages that others have put into the outbox.
@@ -145,7 +182,8 @@ impl Durable {
     }
 
     /// Starts what is due.
-    pub(crate) fn step(&mut self, now: Monotonic, room: bool) {
+    pub(crate) fn step(&mut self, now: Monotonic, room: bool, runtime: &Handle) {
+        self.store_queue(runtime);
         if self.pause.is_some_and(|at| now < at) {
             return;
         }
@@ -154,10 +192,11 @@ impl Durable {
             self.removing = true;
             let ids = self.finished.split_off(self.finished.len().saturating_sub(BATCH));
             let outbox = Arc::clone(&self.outbox);
-            self.jobs.spawn(async move {
+            let work = async move {
                 let result = outbox.acknowledge(&ids).await;
                 Done::Removed(ids, result)
-            });
+            };
+            self.jobs.spawn_on(work, runtime);
         }
         if room
             && !self.loading
@@ -165,9 +204,9 @@ impl Durable {
         {
             self.loading = true;
             let (outbox, channel) = (Arc::clone(&self.outbox), Arc::clone(&self.channel));
-            self.jobs.spawn(async move {
-                Done::Loaded(after, outbox.pending(&channel, after, BATCH).await)
-            });
+            let work =
+                async move { Done::Loaded(after, outbox.pending(&channel, after, BATCH).await) };
+            self.jobs.spawn_on(work, runtime);
         }
     }
 

@@ -3,7 +3,8 @@
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use supervisor_core::config::FramingKind;
+use supervisor_core::config::{FramingKind, RecoveryConfig};
+use supervisor_core::text::ByteSize;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Longest header block of `Content-Length` framing, in bytes.
@@ -19,8 +20,63 @@ pub(crate) struct Framing {
 }
 
 impl Framing {
+    /// Makes the framing of a channel, with its limits.
+    pub(crate) fn of(kind: FramingKind, config: &RecoveryConfig) -> Self {
+        let most = |limit: ByteSize| usize::try_from(limit.bytes()).unwrap_or(usize::MAX);
+        Self::new(kind, most(config.max_frame), most(config.max_junk))
+    }
+
     pub(crate) const fn new(kind: FramingKind, frame_max: usize, junk_max: usize) -> Self {
         Self { kind, frame_max, junk_max, junk: 0 }
+    }
+
+    /// Writes one frame whose content `body` writes; on an error nothing of it stays.
+    pub(crate) fn append(
+        &self,
+        target: &mut BytesMut,
+        body: impl FnOnce(&mut bytes::buf::Writer<&mut BytesMut>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let start = target.len();
+        let written = self.append_at(start, target, body);
+        if written.is_err() {
+            target.truncate(start);
+        }
+        written
+    }
+
+    fn append_at(
+        &self,
+        start: usize,
+        target: &mut BytesMut,
+        body: impl FnOnce(&mut bytes::buf::Writer<&mut BytesMut>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.kind == FramingKind::Lsp {
+            // The length stands before the content, in digits.
+            let mut content = BytesMut::new();
+            body(&mut (&mut content).writer())?;
+            self.check(content.len())?;
+            target.put_slice(format!("Content-Length: {}\r\n\r\n", content.len()).as_bytes());
+            target.put_slice(&content);
+            return Ok(());
+        }
+        let head = if self.kind == FramingKind::Length { 4 } else { 0 };
+        target.put_bytes(0, head);
+        body(&mut (&mut *target).writer())?;
+        let length = target.len() - start - head;
+        self.check(length)?;
+        if self.kind == FramingKind::Length {
+            let length = u32::try_from(length).map_err(|_| self.too_large(u64::MAX))?;
+            target[start..start + head].copy_from_slice(&length.to_be_bytes());
+        } else if target[start..].contains(&b'\n') {
+            return Err(broken("a line feed inside of a message".to_owned()));
+        } else {
+            target.put_u8(b'\n');
+        }
+        Ok(())
+    }
+
+    fn check(&self, length: usize) -> io::Result<()> {
+        if length > self.frame_max { Err(self.too_large(length as u64)) } else { Ok(()) }
     }
 
     fn too_large(&self, length: u64) -> io::Error {
@@ -184,27 +240,7 @@ impl Encoder<Bytes> for Framing {
     type Error = io::Error;
 
     fn encode(&mut self, frame: Bytes, target: &mut BytesMut) -> io::Result<()> {
-        if frame.len() > self.frame_max {
-            return Err(self.too_large(frame.len() as u64));
-        }
-        match self.kind {
-            FramingKind::Length => {
-                target.put_u32(u32::try_from(frame.len()).map_err(|_| self.too_large(u64::MAX))?);
-            }
-            // Exactly this letter case and nothing else: some servers never answer another header.
-            FramingKind::Lsp => {
-                target.put_slice(format!("Content-Length: {}\r\n\r\n", frame.len()).as_bytes());
-            }
-            FramingKind::Mcp if frame.contains(&b'\n') => {
-                return Err(broken("a line feed inside of a message".to_owned()));
-            }
-            FramingKind::Mcp => {}
-        }
-        target.put_slice(&frame);
-        if self.kind == FramingKind::Mcp {
-            target.put_u8(b'\n');
-        }
-        Ok(())
+        self.append(target, |body| io::Write::write_all(body, &frame))
     }
 }
 

@@ -4,53 +4,52 @@
 //! lane, or in flight.
 //! **Invariant:** nothing that belongs to one generation can complete a message of another.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use supervisor_core::config::RecoveryConfig;
-use supervisor_core::message::{ChannelState, IpcMessage, Lane, Outcome};
-use supervisor_core::policy::{SplitMix, jittered};
+use supervisor_core::message::{ChannelState, IpcMessage, Outcome};
+use supervisor_core::policy::SplitMix;
 use supervisor_core::{Generation, Monotonic};
-use uuid::Uuid;
 
 pub use crate::message::SendOptions;
-use crate::message::size;
-pub(crate) use crate::message::{Accepted, Action, Event, Item, Limit, Refusal};
+pub(crate) use crate::message::{Accepted, Action, Event, Item, Limit, Refusal, Tally};
+use crate::message::{Incident, size};
 use budget::RetryBudget;
+use life::Life;
+use link::Link;
+use seen::Seen;
 
 /// One channel.
 #[derive(Debug)]
 pub(crate) struct Machine {
     config: RecoveryConfig,
     acknowledges: bool,
+    now: Monotonic,
     pub(crate) state: ChannelState,
-    pub(crate) reason: String,
+    pub(crate) reason: Arc<str>,
     pub(crate) generation: Generation,
     attached: bool,
-    lanes: BTreeMap<Lane, VecDeque<Item>>,
+    lanes: [VecDeque<Item>; 4],
+    in_lanes: usize,
     pub(crate) buffered_bytes: usize,
     in_flight: BTreeMap<u64, Item>,
     next_s: u64,
-    /// Ids accepted lately with how they ended, if they have; bounded by count and age.
-    seen: HashMap<Uuid, Option<Outcome>>,
-    seen_order: VecDeque<(Monotonic, Uuid)>,
-    attempt: u32,
-    failures: VecDeque<Monotonic>,
-    opened: u32,
-    timer: Option<Monotonic>,
-    last_heard: Monotonic,
-    pings: u32,
-    lost_at: Option<(Monotonic, String)>,
-    redelivered: u64,
-    lost: u64,
-    stable_at: Option<Monotonic>,
+    /// No message is due before this; may be too early, never too late.
+    expiry: Option<Monotonic>,
+    seen: Seen,
+    link: Link,
+    life: Life,
     budget: RetryBudget,
     /// When repetitions may go on, while the budget has nothing left.
     paused: Option<Monotonic>,
     /// Bytes that the other channels of the monitor hold.
     pub(crate) elsewhere: usize,
+    /// Whether the connection takes more; what is written beyond waits in its lane instead.
+    pub(crate) writable: bool,
     random: SplitMix,
     pub(crate) delivered: u64,
+    pub(crate) outcomes: Tally,
 }
 
 impl Machine {
@@ -61,42 +60,47 @@ impl Machine {
             config.max_in_flight,
         );
         Self {
+            seen: Seen::new(config.dedupe_window, config.dedupe_max),
             config,
             acknowledges,
+            now: Monotonic::ZERO,
             budget,
             paused: None,
             elsewhere: 0,
+            writable: true,
             state: ChannelState::Connecting,
-            reason: "nothing to connect over yet".to_owned(),
+            reason: "nothing to connect over yet".into(),
             generation: Generation::ZERO,
             attached: false,
-            lanes: BTreeMap::new(),
+            lanes: Default::default(),
+            in_lanes: 0,
             buffered_bytes: 0,
             in_flight: BTreeMap::new(),
             next_s: 1,
-            seen: HashMap::new(),
-            seen_order: VecDeque::new(),
-            attempt: 0,
-            failures: VecDeque::new(),
-            opened: 0,
-            timer: None,
-            last_heard: Monotonic::ZERO,
-            pings: 0,
-            lost_at: None,
-            redelivered: 0,
-            lost: 0,
-            stable_at: None,
+            expiry: None,
+            link: Link::default(),
+            life: Life::default(),
             random: SplitMix::new(seed),
             delivered: 0,
+            outcomes: Tally::default(),
         }
     }
 
     pub(crate) fn buffered(&self) -> usize {
-        self.lanes.values().map(VecDeque::len).sum::<usize>() + self.in_flight.len()
+        self.in_lanes + self.in_flight.len()
     }
 
-    pub(crate) fn last_sent(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(crate) const fn last_sent(&self) -> u64 {
         self.next_s - 1
+    }
+
+    /// Ids that were forgotten for want of room before their time: so often the guarantee was weaker than the window.
+    pub(crate) const fn forgotten_early(&self) -> u64 {
+        self.seen.forgotten_early
     }
 
     /// Takes a message, or says why not. A refused message leaves no trace.
@@ -107,8 +111,9 @@ impl Machine {
         options: SendOptions,
         actions: &mut Vec<Action>,
     ) -> Result<Accepted, Refusal> {
-        self.forget_seen(now);
-        if let Some(known) = self.seen.get(&message.id) {
+        self.wake_up(now, actions);
+        self.seen.forget(now);
+        if let Some(known) = self.seen.get(message.id) {
             return Ok(Accepted::Duplicate(known.clone()));
         }
         match self.state {
@@ -120,237 +125,129 @@ impl Machine {
         if bytes as u64 > self.config.max_frame.bytes() {
             return Err(Refusal::TooLarge(bytes));
         }
+        self.supersede(options, actions);
         self.make_room(bytes, options.lane, actions)?;
         let deadline = now + options.ttl.unwrap_or(self.config.message_ttl);
-        self.seen.insert(message.id, None);
-        self.seen_order.push_back((now, message.id));
+        self.expires(deadline);
+        self.seen.insert(now, message.id);
         self.buffered_bytes += bytes;
-        let item = Item { message, options, bytes, deadline, answer_by: None, attempts: 0 };
-        self.lanes.entry(options.lane).or_default().push_back(item);
+        let item = Item {
+            message: Arc::new(message),
+            options,
+            bytes,
+            deadline,
+            answer_by: None,
+            written: None,
+            attempts: 0,
+            broke: Vec::new(),
+            alone: 0,
+        };
+        self.push_back(item);
         let ready = self.state == ChannelState::Ready;
-        self.pump(now, actions);
+        self.pump(actions);
         Ok(if ready { Accepted::Sent } else { Accepted::Buffered })
     }
 
+    #[cfg(test)]
     pub(crate) fn step(&mut self, now: Monotonic, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
-        match event {
-            Event::Attached => {
-                self.attached = true;
-                if matches!(
-                    self.state,
-                    ChannelState::Connecting | ChannelState::Backoff | ChannelState::Open
-                ) {
-                    self.attempt = 0;
-                    self.connect("connecting", &mut actions);
-                }
-            }
-            Event::Connected => self.on_connected(now, &mut actions),
-            Event::ConnectFailed { reason, permanent } => {
-                self.on_failure(now, &reason, permanent, &mut actions);
-            }
-            Event::Synced => self.on_synced(now, &mut actions),
-            Event::Lost { reason } => self.on_lost(now, &reason, &mut actions),
-            Event::Alive => {
-                self.on_alive(now, &mut actions);
-                // Nothing is written to a suspect, so something may wait.
-                self.pump(now, &mut actions);
-            }
-            Event::Acked { s, duplicate } => {
-                self.on_alive(now, &mut actions);
-                let waits_for_reply =
-                    self.in_flight.get(&s).is_some_and(|item| item.options.expect_reply);
-                if !waits_for_reply && let Some(item) = self.in_flight.remove(&s) {
-                    self.delivered += 1;
-                    self.settle(
-                        item,
-                        Outcome::Acked { generation: self.generation, duplicate },
-                        &mut actions,
-                    );
-                }
-                self.pump(now, &mut actions);
-            }
-            Event::Replied { s, reply } => {
-                self.on_alive(now, &mut actions);
-                if let Some(item) = self.in_flight.remove(&s) {
-                    self.delivered += 1;
-                    self.settle(
-                        item,
-                        Outcome::Answered { reply, generation: self.generation },
-                        &mut actions,
-                    );
-                }
-                self.pump(now, &mut actions);
-            }
-            Event::RetryNow => {
-                if self.attached && matches!(self.state, ChannelState::Backoff | ChannelState::Open)
-                {
-                    self.failures.clear();
-                    self.attempt = 0;
-                    self.opened = 0;
-                    self.connect("asked to try now", &mut actions);
-                }
-            }
-            Event::Drain => {
-                if self.state != ChannelState::Closed
-                    && self.buffered() > 0
-                    && self.state == ChannelState::Ready
-                {
-                    self.enter(ChannelState::Draining, "finishing what was accepted", &mut actions);
-                }
-            }
-            Event::Close => self.on_close(&mut actions),
-            Event::Tick => self.on_tick(now, &mut actions),
-        }
+        self.step_into(now, event, &mut actions);
         actions
     }
 
-    /// Gives the time of the next deadline.
+    pub(crate) fn step_into(&mut self, now: Monotonic, event: Event, actions: &mut Vec<Action>) {
+        self.wake_up(now, actions);
+        match event {
+            Event::Attached => self.on_attached(actions),
+            Event::Connected => self.on_connected(actions),
+            Event::ConnectFailed { reason, permanent } => {
+                self.on_failure(&reason, permanent, actions);
+            }
+            Event::Synced { handled } => self.on_synced(handled, actions),
+            Event::Lost { reason } => self.on_lost(&reason, actions),
+            Event::Alive => self.on_alive(actions),
+            Event::Acked { s, duplicate } => {
+                self.on_acked(s, duplicate, actions);
+                self.on_alive(actions);
+            }
+            Event::Replied { s, reply } => {
+                if let Some(item) = self.in_flight.remove(&s) {
+                    let outcome = Outcome::Answered { reply, generation: self.generation };
+                    self.settle(item, outcome, actions);
+                }
+                self.on_alive(actions);
+            }
+            Event::Wrote { pending } => {
+                self.life.stalled = pending.then_some(now);
+                self.pump(actions);
+            }
+            Event::RetryNow => self.on_retry(actions),
+            Event::Drain => {
+                if matches!(self.state, ChannelState::Ready | ChannelState::Suspect)
+                    && self.buffered() > 0
+                {
+                    self.enter(ChannelState::Draining, "finishing what was accepted", actions);
+                    self.pump(actions);
+                }
+            }
+            Event::Close => self.on_close("closed", actions),
+            Event::Tick => self.on_tick(actions),
+        }
+    }
+
+    /// Gives the time of the next deadline; may be too early, never too late.
     pub(crate) fn next_deadline(&self) -> Option<Monotonic> {
-        let waiting = self
-            .lanes
-            .values()
+        let expiry = self.expiry.filter(|_| self.buffered() > 0);
+        let life = self.connected().then(|| self.next_sign());
+        [self.link.timer, expiry, life, self.link.stable_at, self.paused]
+            .into_iter()
             .flatten()
-            .map(|item| item.deadline)
-            .chain(self.in_flight.values().map(Item::due))
-            .min();
-        let heartbeat = matches!(
-            self.state,
-            ChannelState::Ready | ChannelState::Suspect | ChannelState::Draining
-        )
-        .then(|| self.last_heard + self.config.heartbeat.idle * (self.pings + 1));
-        [self.timer, waiting, heartbeat, self.stable_at, self.paused].into_iter().flatten().min()
+            .min()
+    }
+
+    /// Whether the peer is there and its state restored.
+    const fn connected(&self) -> bool {
+        matches!(self.state, ChannelState::Ready | ChannelState::Suspect | ChannelState::Draining)
     }
 
     fn enter(&mut self, state: ChannelState, reason: &str, actions: &mut Vec<Action>) {
+        self.link.spent(self.state, self.now);
         let from = std::mem::replace(&mut self.state, state);
-        reason.clone_into(&mut self.reason);
+        self.reason = reason.into();
         if from != state {
-            actions.push(Action::State { from, to: state, reason: reason.to_owned() });
+            actions.push(Action::State { from, to: state, reason: Arc::clone(&self.reason) });
         }
     }
 
-    fn connect(&mut self, reason: &str, actions: &mut Vec<Action>) {
-        self.timer = None;
-        self.enter(ChannelState::Connecting, reason, actions);
-        actions.push(Action::Connect);
-    }
-
-    fn on_connected(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        if self.state != ChannelState::Connecting {
-            actions.push(Action::Disconnect);
-            return;
-        }
-        self.generation = self.generation.next();
-        self.last_heard = now;
-        self.pings = 0;
-        self.timer = Some(now + self.config.handshake_timeout);
-        self.enter(ChannelState::Syncing, "restoring the peer's state", actions);
-        actions.push(Action::Synchronize { generation: self.generation });
-    }
-
-    fn on_synced(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        if self.state != ChannelState::Syncing {
-            return;
-        }
-        self.timer = None;
-        self.last_heard = now;
-        self.stable_at = Some(now + self.config.reconnect.reset_after);
-        self.enter(ChannelState::Ready, "connected", actions);
-        if let Some((at, cause)) = self.lost_at.take() {
-            let (redelivered, lost) =
-                (std::mem::take(&mut self.redelivered), std::mem::take(&mut self.lost));
-            actions.push(Action::Recovered { took: now.since(at), cause, redelivered, lost });
-        }
-        self.pump(now, actions);
-    }
-
-    /// The connection broke: what was in flight goes back to the front in its order, or ends as unknown.
-    fn on_lost(&mut self, now: Monotonic, reason: &str, actions: &mut Vec<Action>) {
-        let live = matches!(
-            self.state,
-            ChannelState::Syncing
-                | ChannelState::Ready
-                | ChannelState::Suspect
-                | ChannelState::Draining
-        );
-        if !live {
-            return;
-        }
-        if self.lost_at.is_none() {
-            self.lost_at = Some((now, reason.to_owned()));
-        }
+    /// Everything up to `s` has arrived there; what waits for an answer goes on waiting for it.
+    fn on_acked(&mut self, s: u64, duplicate: bool, actions: &mut Vec<Action>) {
         let generation = self.generation;
-        for (_, mut item) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            item.answer_by = None;
-            if !item.options.idempotent {
-                self.lost += 1;
-                self.settle(item, Outcome::Indeterminate { generation }, actions);
-            } else if item.attempts >= self.config.max_attempts {
-                let cause =
-                    format!("written {} times, the connection broke each time", item.attempts);
-                actions.push(Action::Bury { message: item.message.clone(), cause: cause.clone() });
-                self.settle(item, Outcome::DeadLettered { reason: cause }, actions);
-            } else {
-                self.redelivered += 1;
-                self.lanes.entry(item.options.lane).or_default().push_front(item);
+        while let Some(entry) = self.in_flight.first_entry().filter(|entry| *entry.key() <= s) {
+            if entry.get().options.expect_reply {
+                break;
+            }
+            let (at, item) = entry.remove_entry();
+            let outcome = Outcome::Acked { generation, duplicate: duplicate && at == s };
+            self.settle(item, outcome, actions);
+        }
+        // Beyond one that waits for its answer there may be others; rare enough for a second look.
+        if self.in_flight.first_key_value().is_some_and(|(first, _)| *first <= s) {
+            let over: Vec<u64> = self
+                .in_flight
+                .range(..=s)
+                .filter(|(_, item)| !item.options.expect_reply)
+                .map(|(at, _)| *at)
+                .collect();
+            for at in over {
+                if let Some(item) = self.in_flight.remove(&at) {
+                    let outcome = Outcome::Acked { generation, duplicate: duplicate && at == s };
+                    self.settle(item, outcome, actions);
+                }
             }
         }
-        actions.push(Action::Disconnect);
-        self.on_failure(now, reason, false, actions);
     }
 
-    fn on_failure(
-        &mut self,
-        now: Monotonic,
-        reason: &str,
-        permanent: bool,
-        actions: &mut Vec<Action>,
-    ) {
-        if matches!(self.state, ChannelState::Closed | ChannelState::Backoff | ChannelState::Open) {
-            return;
-        }
-        self.stable_at = None;
-        self.paused = None;
-        self.failures.push_back(now);
-        while self.failures.front().is_some_and(|at| now.since(*at) >= self.config.breaker.window) {
-            self.failures.pop_front();
-        }
-        let threshold = self.config.breaker.failure_threshold as usize;
-        if permanent || self.failures.len() >= threshold.max(1) {
-            let breaker = &self.config.breaker;
-            let pause =
-                breaker.open_base.saturating_mul(1 << self.opened.min(20)).min(breaker.open_max);
-            self.opened = self.opened.saturating_add(1);
-            self.failures.clear();
-            self.timer = Some(now + pause);
-            let text = format!("{reason}; tried again in {pause:?}, or at once on request");
-            self.enter(ChannelState::Open, &text, actions);
-            return;
-        }
-        let backoff = &self.config.reconnect;
-        let full =
-            backoff.base_delay.saturating_mul(1_u32.checked_shl(self.attempt).unwrap_or(u32::MAX));
-        // The first try is at once: a service that was restarted is usually there already.
-        let delay = if self.attempt == 0 {
-            Duration::ZERO
-        } else {
-            jittered(full.min(backoff.max_delay), 1.0, self.random.next_u64())
-        };
-        self.attempt = self.attempt.saturating_add(1);
-        self.timer = Some(now + delay);
-        self.enter(ChannelState::Backoff, reason, actions);
-    }
-
-    fn on_alive(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        self.last_heard = now;
-        self.pings = 0;
-        if self.state == ChannelState::Suspect {
-            self.enter(ChannelState::Ready, "the peer gives signs of life again", actions);
-        }
-    }
-
-    fn on_close(&mut self, actions: &mut Vec<Action>) {
+    fn on_close(&mut self, reason: &str, actions: &mut Vec<Action>) {
         if self.state == ChannelState::Closed {
             return;
         }
@@ -358,91 +255,44 @@ impl Machine {
         for (_, item) in std::mem::take(&mut self.in_flight) {
             self.settle(item, Outcome::Indeterminate { generation }, actions);
         }
-        for item in std::mem::take(&mut self.lanes).into_values().flatten() {
-            let reason = "the channel was closed".to_owned();
+        self.in_lanes = 0;
+        for item in std::mem::take(&mut self.lanes).into_iter().flatten() {
             let outcome = if item.attempts > 0 {
                 Outcome::Indeterminate { generation }
             } else {
-                Outcome::NotSent { reason }
+                Outcome::NotSent { reason: "the channel was closed".to_owned() }
             };
             self.settle(item, outcome, actions);
         }
-        self.timer = None;
-        self.stable_at = None;
+        self.link.rest();
+        self.life.stalled = None;
         self.paused = None;
         actions.push(Action::Disconnect);
-        self.enter(ChannelState::Closed, "closed", actions);
+        self.enter(ChannelState::Closed, reason, actions);
     }
 
-    fn on_tick(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        self.expire(now, actions);
-        self.forget_seen(now);
-        if self.stable_at.is_some_and(|at| at <= now) {
-            self.stable_at = None;
-            self.attempt = 0;
-            self.opened = 0;
-            self.failures.clear();
+    fn on_tick(&mut self, actions: &mut Vec<Action>) {
+        let now = self.now;
+        self.expire(actions);
+        self.seen.forget(now);
+        if self.link.stable_at.is_some_and(|at| at <= now) {
+            self.link.stable();
         }
-        if self.timer.is_some_and(|at| at <= now) {
-            self.timer = None;
-            match self.state {
-                ChannelState::Backoff => self.connect("reconnecting", actions),
-                ChannelState::Open => self.connect("half-open: one try", actions),
-                ChannelState::Syncing => {
-                    self.on_lost(now, "the peer's state was not restored in time", actions);
-                }
-                _ => {}
-            }
+        if self.link.timer.is_some_and(|at| at <= now) {
+            self.on_timer(actions);
         }
         if self.paused.is_some_and(|at| at <= now) {
             self.paused = None;
-            self.pump(now, actions);
+            self.pump(actions);
         }
-        self.look_for_life(now, actions);
-    }
-
-    fn look_for_life(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        let connected = matches!(
-            self.state,
-            ChannelState::Ready | ChannelState::Suspect | ChannelState::Draining
-        );
-        let due = self.last_heard + self.config.heartbeat.idle * (self.pings + 1);
-        if !connected || now < due {
-            return;
-        }
-        // Far too late means that we stood still ourselves: the peer gets a fresh interval.
-        if now.since(due) > self.config.heartbeat.idle {
-            self.last_heard = now;
-            self.pings = 0;
-            return;
-        }
-        if self.pings >= self.config.heartbeat.misses {
-            self.on_lost(now, "the peer gives no sign of life", actions);
-            return;
-        }
-        self.ping(actions);
-        if self.pings > 1 && self.state == ChannelState::Ready {
-            self.enter(ChannelState::Suspect, "a sign of life is overdue", actions);
-        }
-    }
-
-    fn ping(&mut self, actions: &mut Vec<Action>) {
-        self.pings += 1;
-        let s = self.next_s;
-        self.next_s += 1;
-        actions.push(Action::Ping { s });
-    }
-
-    /// A request got no answer in its time: the second sign of a hang, which a question for life settles.
-    fn on_unanswered(&mut self, actions: &mut Vec<Action>) {
-        if self.state == ChannelState::Ready {
-            self.enter(ChannelState::Suspect, "a request went unanswered for too long", actions);
-            self.ping(actions);
-        }
+        self.look_for_life(actions);
     }
 }
 
 mod budget;
+mod life;
+mod link;
 mod queue;
+mod seen;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What happens to a channel, what is asked for, and what a message is while it is on its way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use supervisor_core::message::{ChannelState, IpcMessage, Lane, Outcome};
@@ -20,6 +21,9 @@ pub struct SendOptions {
     /// Whether it is stored before it is accepted, and sent again by the next process if this one dies first. Needs
     /// a monitor with an [outbox](crate::IpcMonitorBuilder::outbox) and `idempotent`; without `ttl` it never expires.
     pub durable: bool,
+    /// What state it tells, if it tells one: it takes the place of an earlier message of its lane with the same key
+    /// that was not written yet, whose outcome is `Superseded`. Never replaces a durable message.
+    pub replaces: Option<u64>,
 }
 
 impl Default for SendOptions {
@@ -31,6 +35,7 @@ impl Default for SendOptions {
             ttl: None,
             expect_reply: false,
             durable: false,
+            replaces: None,
         }
     }
 }
@@ -38,19 +43,30 @@ impl Default for SendOptions {
 /// A message on its way.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Item {
-    pub(crate) message: IpcMessage,
+    pub(crate) message: Arc<IpcMessage>,
     pub(crate) options: SendOptions,
     pub(crate) bytes: usize,
     pub(crate) deadline: Monotonic,
     /// When its answer is overdue, once it was written and if it gets one.
     pub(crate) answer_by: Option<Monotonic>,
+    /// Its number when it was written last, and when that was.
+    pub(crate) written: Option<(u64, Monotonic)>,
     pub(crate) attempts: u32,
+    /// Connections that broke while it was unanswered.
+    pub(crate) broke: Vec<Generation>,
+    /// How many of them broke while nothing else was unanswered.
+    pub(crate) alone: u32,
 }
 
 impl Item {
     /// When it is given up, waiting or in flight.
     pub(crate) fn due(&self) -> Monotonic {
         self.answer_by.map_or(self.deadline, |by| by.min(self.deadline))
+    }
+
+    /// Whether it was there too often when a connection broke to be written beside others.
+    pub(crate) fn suspected(&self) -> bool {
+        self.broke.len() >= 2
     }
 }
 
@@ -64,12 +80,16 @@ pub(crate) enum Event {
         reason: String,
         permanent: bool,
     },
-    Synced,
+    /// The peer's state is restored; of what was sent before it has handled everything up to this number.
+    Synced {
+        handled: u64,
+    },
     Lost {
         reason: String,
     },
     /// Something came from the peer.
     Alive,
+    /// The peer has everything up to `s`; `duplicate` says that it had seen `s` itself before.
     Acked {
         s: u64,
         duplicate: bool,
@@ -77,6 +97,10 @@ pub(crate) enum Event {
     Replied {
         s: u64,
         reply: serde_json::Value,
+    },
+    /// The peer took bytes, or all there were.
+    Wrote {
+        pending: bool,
     },
     RetryNow,
     Drain,
@@ -90,12 +114,64 @@ pub(crate) enum Action {
     Connect,
     Disconnect,
     Synchronize { generation: Generation },
-    Write { s: u64, message: IpcMessage, expect_reply: bool },
+    Write { s: u64, message: Arc<IpcMessage>, expect_reply: bool },
     Ping { s: u64 },
     Settle { id: Uuid, outcome: Outcome },
-    Bury { message: IpcMessage, cause: String },
-    State { from: ChannelState, to: ChannelState, reason: String },
-    Recovered { took: Duration, cause: String, redelivered: u64, lost: u64 },
+    Bury { message: Arc<IpcMessage>, cause: String, generations: Vec<Generation> },
+    Dropped { id: Uuid, lane: Lane, outcome: Outcome },
+    State { from: ChannelState, to: ChannelState, reason: Arc<str> },
+    Recovered(Box<Incident>),
+}
+
+/// How one loss was recovered from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Incident {
+    pub(crate) cause: Arc<str>,
+    pub(crate) took: Duration,
+    /// Of that, waiting before attempts, with an open circuit included.
+    pub(crate) waited: Duration,
+    pub(crate) connecting: Duration,
+    pub(crate) syncing: Duration,
+    /// Attempts to connect.
+    pub(crate) attempts: u32,
+    pub(crate) redelivered: u64,
+    /// Messages that ended meanwhile, by outcome.
+    pub(crate) outcomes: Tally,
+}
+
+/// How many messages ended in which way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally(pub(crate) [u64; 8]);
+
+/// The outcomes in the order in which they are counted.
+pub(crate) const OUTCOMES: [&str; 8] = [
+    "Answered",
+    "Acked",
+    "NotSent",
+    "Indeterminate",
+    "Expired",
+    "Rejected",
+    "Superseded",
+    "DeadLettered",
+];
+
+impl Tally {
+    pub(crate) fn count(&mut self, outcome: &Outcome) {
+        let name = outcome.name();
+        if let Some(at) = OUTCOMES.iter().position(|known| *known == name) {
+            self.0[at] += 1;
+        }
+    }
+
+    /// Gives what was counted since.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] - earlier.0[at]))
+    }
+
+    /// Gives each outcome that occurred with its number.
+    pub(crate) fn named(self) -> impl Iterator<Item = (&'static str, u64)> {
+        OUTCOMES.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
 }
 
 /// How a message was taken.

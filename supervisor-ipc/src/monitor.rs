@@ -199,9 +199,12 @@ impl IpcMonitor {
                 Err(IpcError::AlreadyRegistered { channel: name })
             };
         }
-        let seed = self.inner.entropy.next_u64();
-        let (channel, task) =
-            Channel::start(name.clone(), options, Arc::clone(&self.inner.world), seed);
+        let (channel, task) = Channel::start(
+            name.clone(),
+            options,
+            Arc::clone(&self.inner.world),
+            &*self.inner.entropy,
+        );
         channels.insert(name, (channel.clone(), Some(task)));
         Ok(channel)
     }

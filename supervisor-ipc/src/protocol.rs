@@ -5,21 +5,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use supervisor_core::config::FramingKind;
 use supervisor_core::message::IpcMessage;
+use uuid::Uuid;
 
 /// Version of our own envelope.
 pub(crate) const ENVELOPE_VERSION: u32 = 1;
 
-/// One frame of our own envelope.
+/// One frame of our own envelope; `docs/wire-protocol.md` says what each promises.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "k")]
+#[serde(tag = "k", from = "Flat")]
 pub(crate) enum Envelope {
     /// The first frame of each side.
     #[serde(rename = "hello")]
-    Hello { version: u32 },
-    /// A message, numbered within its connection.
+    Hello(Hello),
+    /// A message, numbered within the sender's session.
     #[serde(rename = "m")]
     Message { s: u64, m: IpcMessage },
-    /// Message `s` arrived; `d` when its id had been seen before.
+    /// Every message up to `s` arrived; `d` when the id of `s` itself had been seen before.
     #[serde(rename = "a")]
     Ack { s: u64, d: bool },
     /// The answer to message `s`.
@@ -31,6 +32,95 @@ pub(crate) enum Envelope {
     /// The sign of life.
     #[serde(rename = "pong")]
     Pong { s: u64 },
+    /// A frame that lacks what its kind needs.
+    #[serde(skip)]
+    Broken,
+}
+
+/// How a side introduces itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) version: u32,
+    /// Names the numbers of the side that sends messages; they go on over its connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<Uuid>,
+    /// Of this session everything up to here was handled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) handled: u64,
+    /// The sender says something at least so often, in milliseconds; 0 promises nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) idle: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// The fields of all kinds, so that a frame is read in one pass; a tag that may stand anywhere would cost two.
+#[derive(Deserialize)]
+struct Flat {
+    k: Kind,
+    #[serde(default)]
+    s: u64,
+    #[serde(default)]
+    d: bool,
+    #[serde(default)]
+    version: u32,
+    #[serde(default)]
+    session: Option<Uuid>,
+    #[serde(default)]
+    handled: u64,
+    #[serde(default)]
+    idle: u64,
+    #[serde(default)]
+    m: Option<IpcMessage>,
+    #[serde(default)]
+    p: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Hello,
+    M,
+    A,
+    R,
+    Ping,
+    Pong,
+}
+
+impl From<Flat> for Envelope {
+    fn from(flat: Flat) -> Self {
+        let Flat { k, s, d, version, session, handled, idle, m, p } = flat;
+        match k {
+            Kind::Hello => Self::Hello(Hello { version, session, handled, idle }),
+            Kind::M => m.map_or(Self::Broken, |m| Self::Message { s, m }),
+            Kind::A => Self::Ack { s, d },
+            Kind::R => Self::Reply { s, p },
+            Kind::Ping => Self::Ping { s },
+            Kind::Pong => Self::Pong { s },
+        }
+    }
+}
+
+/// A message frame that borrows its message.
+#[derive(Serialize)]
+struct MessageFrame<'a> {
+    k: &'static str,
+    s: u64,
+    m: &'a IpcMessage,
+}
+
+/// A request or notification that borrows its content.
+#[derive(Serialize)]
+struct RpcFrame<'a> {
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    method: &'a str,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    params: &'a Value,
 }
 
 /// What a frame from the peer says.
@@ -70,28 +160,26 @@ impl Protocol {
         matches!(self, Self::Own)
     }
 
-    /// Writes a message as number `s` of its connection.
-    pub(crate) fn encode(
+    /// Writes a message as number `s`.
+    pub(crate) fn write(
         self,
         s: u64,
         message: &IpcMessage,
         expects_reply: bool,
-    ) -> Result<Bytes, serde_json::Error> {
+        to: impl std::io::Write,
+    ) -> Result<(), serde_json::Error> {
         match self {
-            Self::Own => serde_json::to_vec(&Envelope::Message { s, m: message.clone() }),
-            Self::JsonRpc => {
-                let mut object =
-                    serde_json::json!({ "jsonrpc": "2.0", "method": message.message_type });
-                if expects_reply {
-                    object["id"] = s.into();
-                }
-                if !message.payload.is_null() {
-                    object["params"] = message.payload.clone();
-                }
-                serde_json::to_vec(&object)
-            }
+            Self::Own => serde_json::to_writer(to, &MessageFrame { k: "m", s, m: message }),
+            Self::JsonRpc => serde_json::to_writer(
+                to,
+                &RpcFrame {
+                    jsonrpc: "2.0",
+                    id: expects_reply.then_some(s),
+                    method: &message.message_type,
+                    params: &message.payload,
+                },
+            ),
         }
-        .map(Bytes::from)
     }
 
     /// Writes a question for a sign of life. Every language server must answer a request it does not know whose name
@@ -137,7 +225,8 @@ fn decode_own(frame: &[u8]) -> Result<Heard, String> {
                 serde_json::to_vec(&Envelope::Pong { s }).map_err(|error| error.to_string())?;
             Heard::Answer(pong.into(), None)
         }
-        Envelope::Pong { .. } | Envelope::Hello { .. } => Heard::Alive,
+        Envelope::Pong { .. } | Envelope::Hello(_) => Heard::Alive,
+        Envelope::Broken => return Err("a message without content".to_owned()),
     })
 }
 
@@ -145,7 +234,7 @@ fn decode_rpc(frame: &[u8], now: chrono::DateTime<chrono::Utc>) -> Result<Heard,
     let value: Value = serde_json::from_slice(frame).map_err(|error| error.to_string())?;
     let object = value.as_object().ok_or("a message that is no object")?;
     let message = |method: &str| IpcMessage {
-        id: uuid::Uuid::nil(),
+        id: Uuid::nil(),
         message_type: method.to_owned(),
         payload: object.get("params").cloned().unwrap_or_default(),
         timestamp: now,

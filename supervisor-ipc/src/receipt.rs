@@ -2,11 +2,11 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use supervisor_core::error::IpcError;
 use supervisor_core::message::Outcome;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// How a message was accepted.
@@ -20,6 +20,43 @@ pub enum Acceptance {
     Duplicate,
 }
 
+/// Where the outcome of a message appears, once; whoever holds it may wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    outcome: OnceLock<Outcome>,
+    changed: Notify,
+}
+
+impl Slot {
+    pub(crate) fn settle(&self, outcome: Outcome) {
+        // The first one counts; there is no second.
+        drop(self.outcome.set(outcome));
+        self.changed.notify_waiters();
+    }
+}
+
+/// Settles the slot when its owner goes away without an outcome, so that nobody waits for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Promise(Arc<Slot>);
+
+impl Promise {
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        Arc::clone(&self.0)
+    }
+
+    pub(crate) fn settle(self, outcome: Outcome) {
+        self.0.settle(outcome);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if self.0.outcome.get().is_none() {
+            self.0.settle(Outcome::NotSent { reason: "the monitor is gone".to_owned() });
+        }
+    }
+}
+
 /// The receipt of one message; await it for the outcome.
 ///
 /// Dropping it changes nothing about the message.
@@ -28,21 +65,23 @@ pub enum Acceptance {
 pub struct Receipt {
     id: Uuid,
     accepted: Result<Acceptance, Arc<IpcError>>,
-    outcome: watch::Receiver<Option<Outcome>>,
+    outcome: Arc<Slot>,
 }
 
 impl Receipt {
-    pub(crate) const fn new(
-        id: Uuid,
-        accepted: Acceptance,
-        outcome: watch::Receiver<Option<Outcome>>,
-    ) -> Self {
+    pub(crate) const fn new(id: Uuid, accepted: Acceptance, outcome: Arc<Slot>) -> Self {
         Self { id, accepted: Ok(accepted), outcome }
     }
 
     pub(crate) fn refused(id: Uuid, error: IpcError) -> Self {
-        let (_, outcome) = watch::channel(Some(Outcome::Rejected { reason: error.to_string() }));
-        Self { id, accepted: Err(Arc::new(error)), outcome }
+        let outcome = Outcome::Rejected { reason: error.to_string() };
+        Self { accepted: Err(Arc::new(error)), ..Self::ended(id, outcome) }
+    }
+
+    /// The receipt of a message that was sent before and has ended.
+    pub(crate) fn ended(id: Uuid, outcome: Outcome) -> Self {
+        let slot = Slot { outcome: OnceLock::from(outcome), changed: Notify::new() };
+        Self::new(id, Acceptance::Duplicate, Arc::new(slot))
     }
 
     /// Gives the message's id.
@@ -64,10 +103,14 @@ impl Receipt {
     /// # Cancel safety
     /// Safe; ask again.
     pub async fn outcome(&self) -> Outcome {
-        let mut outcome = self.outcome.clone();
-        let settled =
-            outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
-        settled.unwrap_or_else(|| Outcome::NotSent { reason: "the monitor is gone".to_owned() })
+        loop {
+            // Listening first: what is settled in between wakes it.
+            let changed = self.outcome.changed.notified();
+            if let Some(outcome) = self.outcome.outcome.get() {
+                return outcome.clone();
+            }
+            changed.await;
+        }
     }
 }
 

@@ -1,53 +1,58 @@
-//! The task that owns a channel: its machine, its connection, and whatever runs in the background for it.
+//! What a channel consists of: its machine, its connection, and whatever runs in the background for it. One lock owns it
+//! all; senders step the machine themselves, [`driving`] does what the world asks for.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
 use bytes::Bytes;
 use supervisor_core::error::{Classified, IpcError, chain};
 use supervisor_core::event::EventKind;
-use supervisor_core::message::{ChannelState, DeadLetter, IpcMessage, Outcome};
+use supervisor_core::message::{ChannelRecovery, ChannelState, DeadLetter, IpcMessage, Outcome};
 use supervisor_core::ports::StateSynchronizer;
 use supervisor_core::state::ChannelPosition;
 use supervisor_core::{Generation, Monotonic, Sequence};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::channel::{ChannelOptions, Request, Shown, World};
 use crate::connection::Wire;
-use crate::durable::{self, Durable};
+use crate::durable::Durable;
 use crate::machine::{Accepted, Action, Event, Limit, Machine, Refusal, SendOptions};
 use crate::protocol::{Heard, Protocol};
-use crate::receipt::{Acceptance, Receipt};
+use crate::receipt::{Acceptance, Promise, Receipt};
 use crate::session::{SESSION_MAX, Session};
 use crate::share::Share;
 use crate::transport::{Connection, Transport};
-
-/// Longest sleep at a time.
-const SLEEP_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// What a background job of the task ended with.
 #[derive(Debug)]
 pub(crate) enum Done {
     Connected(Result<Connection, IpcError>),
-    Synced(Generation, Result<(), IpcError>),
+    /// With the number up to which the peer had handled what was sent before.
+    Synced(Generation, Result<u64, IpcError>),
     /// The semaphore's place is given back with it.
     Nothing,
 }
 
+#[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) name: Arc<str>,
     pub(crate) options: Arc<ChannelOptions>,
     pub(crate) protocol: Protocol,
     pub(crate) machine: Machine,
     pub(crate) world: Arc<World>,
+    pub(crate) runtime: Handle,
+    /// Names the numbers of this channel for peers of our own.
+    pub(crate) session_id: Uuid,
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) synchronizer: Option<Arc<dyn StateSynchronizer>>,
     pub(crate) wire: Option<Wire>,
-    /// Where frames go while a synchroniser runs.
-    pub(crate) session: Option<mpsc::Sender<Bytes>>,
-    pub(crate) waiting: HashMap<Uuid, watch::Sender<Option<Outcome>>>,
+    pub(crate) session: Option<Talk>,
+    pub(crate) waiting: HashMap<Uuid, Promise>,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) shown: watch::Sender<Shown>,
     pub(crate) incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
@@ -56,62 +61,39 @@ pub(crate) struct Task {
     /// Senders that wait for room, oldest first.
     pub(crate) blocked: VecDeque<storing::Blocked>,
     pub(crate) share: Share,
+    pub(crate) last_recovery: Option<Arc<ChannelRecovery>>,
+    /// Emptied after each step; kept for its memory.
+    pub(crate) actions: Vec<Action>,
+    pub(crate) waker: Option<Waker>,
+    /// Something was begun that only the driver can go on with.
+    pub(crate) attention: bool,
+    /// When the driver wakes up by itself.
+    pub(crate) armed: Option<Monotonic>,
+    pub(crate) sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+/// What a synchroniser talks through while nothing else flows.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    pub(crate) frames: mpsc::Sender<Bytes>,
+    pub(crate) answers: mpsc::Receiver<Bytes>,
 }
 
 impl Task {
-    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        loop {
-            let takes = !self.durable.as_ref().is_some_and(Durable::full);
-            let deadline = self.next_deadline();
-            tokio::select! {
-                // What the peer says first: an answer that has arrived must win over the loss noticed after it.
-                biased;
-                frame = next_frame(self.wire.as_mut()) => self.on_frame(frame),
-                Some(done) = self.jobs.join_next() => self.on_done(done.unwrap_or(Done::Nothing)),
-                Some(done) = next_store(self.durable.as_mut()) => self.on_stored(done),
-                request = requests.recv(), if takes => match request {
-                    Some(request) => self.on_request(request),
-                    None => self.step(Event::Close),
-                },
-                () = sleep_until(&self.world, deadline) => self.step(Event::Tick),
-            }
-            self.unblock();
-            self.drive_outbox();
-            self.share.set(self.machine.buffered_bytes);
-            let shown = show(&self.machine);
-            self.shown.send_if_modified(|known| {
-                let changed = *known != shown;
-                *known = shown;
-                changed
-            });
-            if self.machine.state == ChannelState::Closed {
-                break;
-            }
-        }
-        if let Some(durable) = self.durable.take() {
-            durable.close().await;
-        }
-    }
-
-    fn next_deadline(&self) -> Option<Monotonic> {
-        let blocked = self.blocked.front().map(|sender| sender.until);
-        let stored = self.durable.as_ref().and_then(Durable::next_deadline);
-        [self.machine.next_deadline(), blocked, stored].into_iter().flatten().min()
-    }
-
     fn now(&self) -> Monotonic {
         self.world.clock.monotonic()
     }
 
     fn step(&mut self, event: Event) {
         let now = self.now();
-        let actions = self.machine.step(now, event);
-        self.carry_out(actions);
+        let mut actions = std::mem::take(&mut self.actions);
+        self.machine.step_into(now, event, &mut actions);
+        self.carry_out(&mut actions);
+        self.actions = actions;
     }
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Send { message, options, answer } => self.on_send(message, options, answer),
             Request::Reload => {
                 if let Some(durable) = &mut self.durable {
                     durable.reload();
@@ -131,7 +113,7 @@ impl Task {
             durable.settled(id, &outcome);
         }
         if let Some(waiting) = self.waiting.remove(&id) {
-            waiting.send_replace(Some(outcome));
+            waiting.settle(outcome);
         }
     }
 
@@ -139,21 +121,19 @@ impl Task {
         let id = message.id;
         let now = self.now();
         self.machine.elsewhere = self.share.elsewhere();
-        let mut actions = Vec::new();
         // Registered before the machine acts: a message may end in the very step that accepts it.
-        let known = self.waiting.get(&id).map(watch::Sender::subscribe);
-        let outcome = known.unwrap_or_else(|| {
-            self.waiting.entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe()
-        });
+        let outcome = self.waiting.entry(id).or_default().slot();
+        let mut actions = std::mem::take(&mut self.actions);
         let accepted = self.machine.accept(now, message, options, &mut actions);
-        self.carry_out(actions);
+        self.carry_out(&mut actions);
+        self.actions = actions;
         match accepted {
             Ok(Accepted::Sent) => Receipt::new(id, Acceptance::Sent, outcome),
             Ok(Accepted::Buffered) => Receipt::new(id, Acceptance::Buffered, outcome),
             Ok(Accepted::Duplicate(None)) => Receipt::new(id, Acceptance::Duplicate, outcome),
-            Ok(Accepted::Duplicate(settled)) => {
+            Ok(Accepted::Duplicate(Some(settled))) => {
                 self.waiting.remove(&id);
-                Receipt::new(id, Acceptance::Duplicate, watch::channel(settled).1)
+                Receipt::ended(id, settled)
             }
             Err(refusal) => {
                 self.waiting.remove(&id);
@@ -193,7 +173,7 @@ impl Task {
         if self.machine.state == ChannelState::Syncing
             && let Some(session) = &self.session
         {
-            match session.try_send(frame.clone()) {
+            match session.frames.try_send(frame.clone()) {
                 Ok(()) => return,
                 // A synchroniser that reads too slowly for its peer fails, rather than making the channel wait for it.
                 Err(mpsc::error::TrySendError::Full(_)) => {
@@ -240,9 +220,10 @@ impl Task {
                 self.step(Event::ConnectFailed { reason: chain(&error), permanent });
             }
             Done::Synced(generation, result) if generation == self.machine.generation => {
+                self.hand_over(usize::MAX);
                 self.session = None;
                 match result {
-                    Ok(()) => self.step(Event::Synced),
+                    Ok(handled) => self.step(Event::Synced { handled }),
                     Err(error) => self.step(Event::Lost { reason: chain(&error) }),
                 }
             }
@@ -250,8 +231,8 @@ impl Task {
         }
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) {
-        for action in actions {
+    fn carry_out(&mut self, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
             match action {
                 Action::Connect => self.connect(),
                 Action::Disconnect => {
@@ -261,47 +242,47 @@ impl Task {
                 }
                 Action::Synchronize { generation } => self.synchronize(generation),
                 Action::Write { s, message, expect_reply } => {
-                    match self.protocol.encode(s, &message, expect_reply) {
-                        Ok(frame) => self.write(frame),
-                        Err(error) => {
-                            tracing::error!(channel = %self.name, id = %message.id, %error, "a message cannot be encoded");
-                        }
-                    }
+                    self.write_message(s, &message, expect_reply);
                 }
                 Action::Ping { s } => self.write(self.protocol.ping(s, self.options.framing)),
                 Action::Settle { id, outcome } => self.settle(id, outcome),
-                Action::Bury { message, cause } => self.bury(message, cause),
+                Action::Bury { message, cause, generations } => {
+                    self.bury(&message, cause, generations);
+                }
+                Action::Dropped { id, lane, outcome } => self.tell_dropped(id, lane, &outcome),
                 Action::State { from, to, reason } => {
                     self.world.sink.publish(EventKind::IpcChannelStateChanged {
                         channel: self.name.to_string(),
                         from,
                         to,
                         generation: self.machine.generation,
-                        reason,
+                        reason: reason.to_string(),
                     });
                 }
-                Action::Recovered { took, cause, redelivered, lost } => {
-                    self.world.sink.publish(EventKind::ChannelRecovered {
-                        channel: self.name.to_string(),
-                        generation: self.machine.generation,
-                        took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                        cause,
-                        redelivered,
-                        lost,
-                    });
-                }
+                Action::Recovered(incident) => self.tell_recovered(&incident),
             }
         }
     }
 
     fn write(&mut self, frame: Bytes) {
-        let Some(wire) = &self.wire else { return };
-        if wire.outbox.try_send(frame).is_err() {
-            // More answers than the peer reads; the writer's deadline is about to say so too.
-            let now = self.now();
-            let actions =
-                self.machine.step(now, Event::Lost { reason: "the peer does not read".to_owned() });
-            self.carry_out(actions);
+        let most = usize::try_from(self.options.config.max_buffered_bytes.bytes());
+        let Some(wire) = &mut self.wire else { return };
+        if wire.append_bytes(&frame).is_err() || wire.untaken(most.unwrap_or(usize::MAX)) {
+            // More answers than the peer reads; its deadline is about to say so too.
+            wire.broken = Some("the peer does not read".to_owned());
+        }
+    }
+
+    fn write_message(&mut self, s: u64, message: &IpcMessage, expect_reply: bool) {
+        let protocol = self.protocol;
+        let Some(wire) = &mut self.wire else { return };
+        let written = wire.append(|body| Ok(protocol.write(s, message, expect_reply, body)?));
+        if let Err(error) = written {
+            // Its size was looked at when it was accepted, so this is a message that grew on the wire beyond the limit.
+            tracing::error!(channel = %self.name, id = %message.id, %error, "a message cannot be written");
+        }
+        if wire.crowded() {
+            self.machine.writable = false;
         }
     }
 
@@ -311,7 +292,7 @@ impl Task {
         };
         let (reconnects, limit) =
             (Arc::clone(&self.world.reconnects), self.options.config.connect_timeout);
-        self.jobs.spawn(async move {
+        let work = async move {
             if transport.waits() {
                 return Done::Connected(transport.connect().await);
             }
@@ -321,56 +302,48 @@ impl Task {
             Done::Connected(connected.unwrap_or_else(|_| {
                 Err(IpcError::TimedOut { channel: transport.describe(), limit })
             }))
-        });
+        };
+        self.jobs.spawn_on(work, &self.runtime);
+        self.attention = true;
     }
 
     fn synchronize(&mut self, generation: Generation) {
-        let Some(wire) = &self.wire else { return };
+        if self.wire.is_none() {
+            return;
+        }
         let (frames, inbox) = mpsc::channel(SESSION_MAX);
-        self.session = Some(frames);
+        let (outbox, answers) = mpsc::channel(SESSION_MAX);
+        self.session = Some(Talk { frames, answers });
         let (synchronizer, protocol) = (self.synchronizer.clone(), self.protocol);
-        let mut session = Session {
-            channel: self.name.to_string(),
-            generation,
-            outbox: wire.outbox.clone(),
-            inbox,
-        };
-        self.jobs.spawn(async move {
-            let greeted = if protocol == Protocol::Own { session.greet().await } else { Ok(()) };
+        let (id, idle) = (self.session_id, self.options.config.heartbeat.idle);
+        let mut session = Session { channel: self.name.to_string(), generation, outbox, inbox };
+        let work = async move {
+            let greeted =
+                if protocol == Protocol::Own { session.greet(id, idle).await } else { Ok(0) };
             let result = match (greeted, synchronizer) {
-                (Ok(()), Some(synchronizer)) => synchronizer.synchronize(&mut session).await,
+                (Ok(handled), Some(synchronizer)) => {
+                    synchronizer.synchronize(&mut session).await.map(|()| handled)
+                }
                 (greeted, _) => greeted,
             };
             Done::Synced(generation, result)
-        });
-    }
-
-    fn bury(&mut self, message: IpcMessage, cause: String) {
-        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        if dead.len() >= self.options.config.max_dead_letters {
-            dead.pop_front();
-        }
-        let letter = DeadLetter {
-            channel: self.name.to_string(),
-            message,
-            at: self.world.clock.wall(),
-            cause,
-            generations: vec![self.machine.generation],
         };
-        dead.push_back(letter.clone());
-        drop(dead);
-        if let Some(durable) = &mut self.durable {
-            durable.bury(letter);
-        }
+        self.jobs.spawn_on(work, &self.runtime);
+        self.attention = true;
     }
 }
 
 pub(crate) fn show(machine: &Machine) -> Shown {
     Shown {
         state: machine.state,
-        reason: machine.reason.clone(),
+        reason: Arc::clone(&machine.reason),
         generation: machine.generation,
         buffered: machine.buffered() as u64,
+        buffered_bytes: machine.buffered_bytes as u64,
+        in_flight: machine.in_flight() as u64,
+        outcomes: machine.outcomes,
+        forgotten_early: machine.forgotten_early(),
+        recovery: None,
         position: ChannelPosition {
             generation: machine.generation,
             sent: Sequence(machine.last_sent()),
@@ -379,31 +352,11 @@ pub(crate) fn show(machine: &Machine) -> Shown {
     }
 }
 
-async fn next_frame(wire: Option<&mut Wire>) -> Result<Bytes, String> {
-    match wire {
-        Some(wire) => {
-            wire.inbox.recv().await.unwrap_or_else(|| Err("the connection is gone".to_owned()))
-        }
-        None => std::future::pending().await,
-    }
-}
+pub(crate) use driving::{Taken, drive};
+pub(crate) use telling::named;
 
-async fn next_store(durable: Option<&mut Durable>) -> Option<durable::Done> {
-    let done = durable?.jobs.join_next().await?;
-    // One that panicked took its answer with it; its sender learns that the channel is closed to it.
-    done.inspect_err(|error| tracing::error!(%error, "a call to the outbox ended abnormally")).ok()
-}
-
-async fn sleep_until(world: &World, deadline: Option<Monotonic>) {
-    let Some(deadline) = deadline else {
-        return std::future::pending().await;
-    };
-    let left = deadline.since(world.clock.monotonic());
-    if !left.is_zero() {
-        tokio::time::sleep(left.min(SLEEP_MAX)).await;
-    }
-}
-
+mod driving;
 mod storing;
+mod telling;
 #[cfg(test)]
 mod tests;

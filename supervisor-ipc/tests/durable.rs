@@ -32,6 +32,7 @@ const DURABLE: SendOptions = SendOptions {
     ttl: None,
     expect_reply: false,
     durable: true,
+    replaces: None,
 };
 
 fn monitor(store: &Arc<MemoryStore>, config: RecoveryConfig) -> IpcMonitor {

@@ -76,8 +76,25 @@ export interface ChannelStatus {
   state: ChannelState;
   generation: number;
   buffered: number;
+  buffered_bytes: number;
+  in_flight: number;
   dead_letters: number;
   reason?: string;
+  /** Messages that have ended, by outcome. */
+  outcomes?: Record<string, number>;
+  last_recovery?: ChannelRecovery;
+}
+
+/** What one loss of a channel cost; times are in microseconds. */
+export interface ChannelRecovery {
+  cause: string;
+  took_us: number;
+  waited_us: number;
+  connecting_us: number;
+  syncing_us: number;
+  attempts: number;
+  redelivered: number;
+  outcomes?: Record<string, number>;
 }
 
 export interface LogLine {

@@ -13,7 +13,7 @@ use supervisor_core::error::ErrorReport;
 use supervisor_core::event::{EventKind, SupervisorEvent};
 use supervisor_core::exit::ExitReason;
 use supervisor_core::journal::{Actor, AuditAction, AuditEntry, AuditRecord};
-use supervisor_core::message::{ChannelState, ChannelStatus};
+use supervisor_core::message::{ChannelRecovery, ChannelState, ChannelStatus};
 use supervisor_core::ports::RestoreSummary;
 use supervisor_core::state::Phase;
 use supervisor_core::status::{
@@ -88,9 +88,17 @@ fn channel() -> ChannelStatus {
         state: ChannelState::Ready,
         generation: Generation(1),
         buffered: 0,
+        buffered_bytes: 0,
+        in_flight: 0,
         dead_letters: 0,
         reason: "why".to_owned(),
+        outcomes: [("Acked".to_owned(), 1)].into(),
+        last_recovery: Some(recovery()),
     }
+}
+
+fn recovery() -> ChannelRecovery {
+    ChannelRecovery { outcomes: [("Acked".to_owned(), 1)].into(), ..ChannelRecovery::default() }
 }
 
 fn status() -> StatusReport {
@@ -215,6 +223,7 @@ fn live() -> BTreeMap<&'static str, Value> {
         ("LastExit", written(exit())),
         ("ResourceUsage", written(ResourceUsage::default())),
         ("ChannelStatus", written(channel())),
+        ("ChannelRecovery", written(recovery())),
         (
             "LogLine",
             written(LogLine { at: AT, stream: OutputStream::Stdout, text: "text".to_owned() }),

@@ -221,6 +221,19 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// Dropping it loses the answer, not the write; repeat it with the same id.
     async fn enqueue(&self, entry: OutboxEntry) -> Result<Sequence, DatabaseError>;
 
+    /// Stores messages durably, in their order, with one answer for each; one that cannot be stored keeps nobody from the
+    /// others. A store that commits groups should override this with one commit.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses the answers, not the writes that were begun; repeat it with the same ids.
+    async fn enqueue_all(&self, entries: Vec<OutboxEntry>) -> Vec<Result<Sequence, DatabaseError>> {
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            answers.push(self.enqueue(entry).await);
+        }
+        answers
+    }
+
     /// Gives up to `limit` (at most 10,000) messages of a channel after `after`, oldest first.
     ///
     /// # Errors

@@ -11,8 +11,8 @@ const ONE: u64 = 1000;
 
 /// Pays for repetitions with fresh messages, and with a floor that time adds.
 ///
-/// **Invariant:** it holds at most ten seconds of the floor and one whole flight: a busy channel repeats what was in flight at
-/// once, a quiet one that keeps breaking does not.
+/// **Invariant:** it holds at most ten seconds of the floor and one whole flight: what was in flight is repeated at once, by a
+/// channel that keeps breaking only once.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     tokens: u64,
@@ -26,9 +26,9 @@ impl RetryBudget {
     pub(super) fn new(percent: u32, floor: u32, max_in_flight: usize) -> Self {
         let floor = u64::from(floor);
         let flight = if percent == 0 { 0 } else { max_in_flight as u64 };
-        let saved = floor * SAVED * ONE;
-        let percent = u64::from(percent);
-        Self { tokens: saved, most: saved + flight * ONE, percent, floor, refilled: None }
+        // Full at first: the first loss repeats what was in flight at once.
+        let most = (floor * SAVED + flight) * ONE;
+        Self { tokens: most, most, percent: u64::from(percent), floor, refilled: None }
     }
 
     /// A message was written for the first time.
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_quiet_channel_repeats_ten_seconds_of_the_floor_and_then_the_floor() {
         let mut budget = RetryBudget::new(20, 10, 256);
-        assert_eq!(paid(&mut budget, at(0)), 100);
+        assert_eq!(paid(&mut budget, at(0)), 356, "one whole flight comes first");
         let next = budget.spend(at(0)).unwrap_err().unwrap();
         assert_eq!(next, at(101));
         assert_eq!(paid(&mut budget, next), 1);
@@ -85,6 +85,7 @@ mod tests {
     #[test]
     fn a_busy_channel_repeats_a_fifth_of_what_it_wrote_up_to_a_whole_flight() {
         let mut budget = RetryBudget::new(20, 0, 256);
+        assert_eq!(paid(&mut budget, at(0)), 256);
         assert_eq!(budget.spend(at(0)), Err(None), "time alone pays nothing");
         (0..500).for_each(|_| budget.fresh());
         assert_eq!(paid(&mut budget, at(0)), 100);

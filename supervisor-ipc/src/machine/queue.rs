@@ -1,6 +1,7 @@
 //! What waits, in which order it is written, and when it is given up.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use supervisor_core::Monotonic;
 use supervisor_core::config::OverflowPolicy;
@@ -9,44 +10,88 @@ use supervisor_core::text::ByteSize;
 
 use uuid::Uuid;
 
-use super::{Action, Item, Limit, Machine, Refusal};
+use super::{Action, Item, Limit, Machine, Refusal, SendOptions};
 
 /// Weights of the lanes below control: so many of each are written in one round.
 const WEIGHTS: [(Lane, usize); 3] = [(Lane::Interactive, 8), (Lane::Normal, 4), (Lane::Bulk, 1)];
 
-/// Ids looked at with each message; more than one, so that what is too old goes faster than it comes.
-const FORGET_STEP: usize = 16;
+/// Messages that control may hold beyond the bound of all lanes.
+pub(super) const CONTROL_RESERVE: usize = 64;
 
 impl Machine {
+    pub(super) fn push_back(&mut self, item: Item) {
+        self.in_lanes += 1;
+        self.lanes[item.options.lane as usize].push_back(item);
+    }
+
+    pub(super) fn push_front(&mut self, item: Item) {
+        self.in_lanes += 1;
+        self.lanes[item.options.lane as usize].push_front(item);
+    }
+
+    fn pop_front(&mut self, lane: Lane) -> Option<Item> {
+        let item = self.lanes[lane as usize].pop_front()?;
+        self.in_lanes -= 1;
+        Some(item)
+    }
+
+    /// Notes that some message is due then.
+    pub(super) fn expires(&mut self, at: Monotonic) {
+        self.expiry = Some(self.expiry.map_or(at, |known| known.min(at)));
+    }
+
+    /// Ends the message whose place this one takes.
+    pub(super) fn supersede(&mut self, options: SendOptions, actions: &mut Vec<Action>) {
+        let Some(key) = options.replaces else { return };
+        let lane = &mut self.lanes[options.lane as usize];
+        let same = |item: &Item| {
+            item.options.replaces == Some(key) && item.attempts == 0 && !item.options.durable
+        };
+        if let Some(item) = lane.iter().position(same).and_then(|at| lane.remove(at)) {
+            self.in_lanes -= 1;
+            self.settle(item, Outcome::Superseded, actions);
+        }
+    }
+
     pub(super) fn make_room(
         &mut self,
         bytes: usize,
         lane: Lane,
         actions: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
-        loop {
-            let Some(limit) = self.full(bytes, lane) else { return Ok(()) };
-            let oldest = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front);
-            match (self.config.overflow, oldest) {
-                (OverflowPolicy::DropOldest, Some(item)) => {
-                    let reason = "dropped for a newer message: the buffer is full".to_owned();
-                    self.settle(item, Outcome::Rejected { reason }, actions);
-                }
-                (_, oldest) => {
-                    if let Some(item) = oldest {
-                        self.lanes.entry(lane).or_default().push_front(item);
-                    }
-                    return Err(Refusal::Full(limit));
-                }
+        while let Some(limit) = self.full(bytes, lane) {
+            let oldest = (self.config.overflow == OverflowPolicy::DropOldest)
+                .then(|| self.oldest_to_drop(lane))
+                .flatten();
+            let Some(item) = oldest else { return Err(Refusal::Full(limit)) };
+            let outcome = Outcome::Rejected {
+                reason: "dropped for a newer message: the buffer is full".to_owned(),
+            };
+            self.drop_item(item, outcome, actions);
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest message that may go for one of this lane: of the lowest lane there is, down from which no lane is
+    /// above this one. Control and what is stored never go.
+    fn oldest_to_drop(&mut self, lane: Lane) -> Option<Item> {
+        let lowest_first = WEIGHTS.into_iter().rev().map(|(other, _)| other);
+        for from in lowest_first.filter(|other| *other >= lane) {
+            let queue = &mut self.lanes[from as usize];
+            if let Some(at) = queue.iter().position(|item| !item.options.durable) {
+                self.in_lanes -= 1;
+                return queue.remove(at);
             }
         }
+        None
     }
 
     /// Tells which bound one more message of this size would break.
     pub(crate) fn full(&self, bytes: usize, lane: Lane) -> Option<Limit> {
         let most = |limit: ByteSize| usize::try_from(limit.bytes()).unwrap_or(usize::MAX);
         let mine = self.buffered_bytes + bytes;
-        if self.buffered() >= self.config.max_buffered_messages {
+        let reserve = if lane == Lane::Control { CONTROL_RESERVE } else { 0 };
+        if self.buffered() >= self.config.max_buffered_messages + reserve {
             return Some(Limit::Messages);
         }
         // Control is never refused for want of bytes: a cancellation or a goodbye frees more than it takes.
@@ -60,18 +105,22 @@ impl Machine {
             .then_some(Limit::AllBytes)
     }
 
-    pub(super) fn expire(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
-        for lane in [Lane::Control, Lane::Interactive, Lane::Normal, Lane::Bulk] {
-            let Some(queue) = self.lanes.get_mut(&lane) else {
-                continue;
-            };
-            let (over, kept) =
-                std::mem::take(queue).into_iter().partition(|item| item.deadline <= now);
-            *queue = kept;
-            let over: VecDeque<Item> = over;
-            for item in over {
-                self.settle(item, Outcome::Expired, actions);
-            }
+    /// Ends what is due, and finds out when the next one is.
+    pub(super) fn expire(&mut self, actions: &mut Vec<Action>) {
+        let now = self.now;
+        if self.expiry.is_none_or(|at| at > now) {
+            return;
+        }
+        let mut over = Vec::new();
+        for lane in &mut self.lanes {
+            let (due, kept): (VecDeque<Item>, _) =
+                std::mem::take(lane).into_iter().partition(|item| item.deadline <= now);
+            *lane = kept;
+            self.in_lanes -= due.len();
+            over.extend(due);
+        }
+        for item in over {
+            self.drop_item(item, Outcome::Expired, actions);
         }
         let over: Vec<u64> =
             self.in_flight.iter().filter(|(_, item)| item.due() <= now).map(|(s, _)| *s).collect();
@@ -83,82 +132,122 @@ impl Machine {
             } else {
                 Outcome::Indeterminate { generation: self.generation }
             };
-            self.settle(item, outcome, actions);
+            self.drop_item(item, outcome, actions);
         }
+        let waiting = self.lanes.iter().flatten().map(|item| item.deadline);
+        self.expiry = waiting.chain(self.in_flight.values().map(Item::due)).min();
         if unanswered {
             self.on_unanswered(actions);
         }
     }
 
+    /// Ends a message that reached nobody, and says so to whoever watches.
+    fn drop_item(&mut self, item: Item, outcome: Outcome, actions: &mut Vec<Action>) {
+        let (id, lane) = (item.message.id, item.options.lane);
+        actions.push(Action::Dropped { id, lane, outcome: outcome.clone() });
+        self.settle(item, outcome, actions);
+    }
+
     pub(super) fn settle(&mut self, item: Item, outcome: Outcome, actions: &mut Vec<Action>) {
         self.buffered_bytes -= item.bytes;
-        if let Some(known) = self.seen.get_mut(&item.message.id) {
-            *known = Some(outcome.clone());
-        }
+        self.delivered += u64::from(outcome.delivered());
+        self.outcomes.count(&outcome);
+        self.seen.settle(item.message.id, &outcome);
         actions.push(Action::Settle { id: item.message.id, outcome });
     }
 
+    /// Ends what the peer says it had handled before the connection broke; it need not be written again.
+    pub(super) fn settle_handled(&mut self, handled: u64, actions: &mut Vec<Action>) {
+        let generation = self.generation;
+        let done = |item: &Item| {
+            !item.options.expect_reply && item.written.is_some_and(|(s, _)| s <= handled)
+        };
+        for at in 0..self.lanes.len() {
+            // What was written stands before what was not.
+            while self.lanes[at].front().is_some_and(done) {
+                if let Some(item) = self.lanes[at].pop_front() {
+                    self.in_lanes -= 1;
+                    let outcome = Outcome::Acked { generation, duplicate: true };
+                    self.settle(item, outcome, actions);
+                }
+            }
+            // Their numbers say nothing any more: what is handled from now on may have passed them by.
+            for item in &mut self.lanes[at] {
+                item.written = None;
+            }
+        }
+    }
+
     /// Writes what may be written: control first, then the other lanes by weight.
-    pub(super) fn pump(&mut self, now: Monotonic, actions: &mut Vec<Action>) {
+    pub(super) fn pump(&mut self, actions: &mut Vec<Action>) {
         if !matches!(self.state, ChannelState::Ready | ChannelState::Draining) {
             return;
         }
-        while self.in_flight.len() < self.config.max_in_flight {
-            if self.write_from(Lane::Control, usize::MAX, now, actions) > 0 {
+        while self.may_go_on() {
+            if self.write_from(Lane::Control, usize::MAX, actions) > 0 {
                 continue;
             }
-            let written: usize = WEIGHTS
-                .iter()
-                .map(|(lane, share)| self.write_from(*lane, *share, now, actions))
-                .sum();
+            let written: usize =
+                WEIGHTS.iter().map(|(lane, share)| self.write_from(*lane, *share, actions)).sum();
             if written == 0 {
                 return;
             }
         }
     }
 
-    pub(super) fn write_from(
-        &mut self,
-        lane: Lane,
-        share: usize,
-        now: Monotonic,
-        actions: &mut Vec<Action>,
-    ) -> usize {
+    /// Whether anything may be written now: there is room on the way, and nobody under suspicion is alone on it.
+    fn may_go_on(&self) -> bool {
+        self.in_lanes > 0
+            && self.writable
+            && self.in_flight.len() < self.config.max_in_flight
+            && !(self.in_flight.len() == 1 && self.in_flight.values().all(Item::suspected))
+    }
+
+    fn write_from(&mut self, lane: Lane, share: usize, actions: &mut Vec<Action>) -> usize {
         let mut written = 0;
-        while written < share && self.in_flight.len() < self.config.max_in_flight {
-            let Some(mut item) = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front) else {
-                break;
-            };
-            if item.deadline <= now {
-                self.settle(item, Outcome::Expired, actions);
+        while written < share && self.may_go_on() {
+            let Some(item) = self.pop_front(lane) else { break };
+            if item.deadline <= self.now {
+                self.drop_item(item, Outcome::Expired, actions);
                 continue;
             }
-            if !self.may_write(&item, lane, now) {
-                self.lanes.entry(lane).or_default().push_front(item);
+            let must_be_alone = item.suspected() && !self.in_flight.is_empty();
+            if must_be_alone || !self.may_write(&item, lane) {
+                self.push_front(item);
                 break;
             }
             written += 1;
-            let s = self.next_s;
-            self.next_s += 1;
-            item.attempts += 1;
-            item.answer_by = item.options.expect_reply.then(|| now + self.config.request_timeout);
-            if item.attempts > 1 {
-                item.message.retry_count = item.message.retry_count.saturating_add(1);
-            }
-            let expect_reply = item.options.expect_reply;
-            actions.push(Action::Write { s, message: item.message.clone(), expect_reply });
-            if expect_reply || self.acknowledges {
-                self.in_flight.insert(s, item);
-            } else {
-                // The peer says nothing about it, so whether it arrived cannot be known.
-                self.settle(item, Outcome::Indeterminate { generation: self.generation }, actions);
-            }
+            self.write(item, actions);
         }
         written
     }
 
+    fn write(&mut self, mut item: Item, actions: &mut Vec<Action>) {
+        let s = self.next_s;
+        self.next_s += 1;
+        item.attempts += 1;
+        item.written = Some((s, self.now));
+        if item.options.expect_reply {
+            let by = self.now + self.config.request_timeout;
+            item.answer_by = Some(by);
+            self.expires(by);
+        }
+        if item.attempts > 1 {
+            let message = Arc::make_mut(&mut item.message);
+            message.retry_count = message.retry_count.saturating_add(1);
+        }
+        let expect_reply = item.options.expect_reply;
+        actions.push(Action::Write { s, message: Arc::clone(&item.message), expect_reply });
+        if expect_reply || self.acknowledges {
+            self.in_flight.insert(s, item);
+        } else {
+            // The peer says nothing about it, so whether it arrived cannot be known.
+            self.settle(item, Outcome::Indeterminate { generation: self.generation }, actions);
+        }
+    }
+
     /// Pays for a repetition. Without means the lane waits, so that nothing newer overtakes it; control never waits.
-    fn may_write(&mut self, item: &Item, lane: Lane, now: Monotonic) -> bool {
+    fn may_write(&mut self, item: &Item, lane: Lane) -> bool {
         if item.attempts == 0 {
             self.budget.fresh();
             return true;
@@ -166,7 +255,7 @@ impl Machine {
         if lane == Lane::Control {
             return true;
         }
-        match self.budget.spend(now) {
+        match self.budget.spend(self.now) {
             Ok(()) => true,
             Err(at) => {
                 self.paused = at;
@@ -175,28 +264,7 @@ impl Machine {
         }
     }
 
-    /// Tells whether a stored message is news; one that was a dead letter and is in the outbox again was put back there.
     pub(crate) fn admits(&mut self, id: Uuid) -> bool {
-        if matches!(self.seen.get(&id), Some(Some(Outcome::DeadLettered { .. }))) {
-            self.seen.remove(&id);
-        }
-        !self.seen.contains_key(&id)
-    }
-
-    /// Forgets ids that are too old or too many; one whose message has not ended yet takes its place anew at the end.
-    pub(super) fn forget_seen(&mut self, now: Monotonic) {
-        for _ in 0..FORGET_STEP {
-            let over = self.seen_order.len() > self.config.dedupe_max;
-            match self.seen_order.front() {
-                Some((at, _)) if over || now.since(*at) >= self.config.dedupe_window => {}
-                _ => return,
-            }
-            let Some((_, id)) = self.seen_order.pop_front() else { return };
-            if self.seen.get(&id).is_some_and(Option::is_none) {
-                self.seen_order.push_back((now, id));
-            } else {
-                self.seen.remove(&id);
-            }
-        }
+        self.seen.admits(id)
     }
 }

@@ -6,11 +6,12 @@ use supervisor_core::config::OverflowPolicy;
 use supervisor_core::error::IpcError;
 use supervisor_core::message::{ChannelState, IpcMessage, Lane, OutboxEntry, Outcome};
 use supervisor_core::{Monotonic, Sequence};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Task;
-use crate::durable::{self, Durable, NO_END};
+use super::driving::Taken;
+use crate::durable::{self, Durable, NO_END, Place, STORES_MAX};
 use crate::machine::{Refusal, SendOptions};
 use crate::message::size;
 use crate::receipt::{Acceptance, Receipt};
@@ -32,34 +33,36 @@ impl Task {
         &mut self,
         message: IpcMessage,
         options: SendOptions,
-        answer: oneshot::Sender<Receipt>,
-    ) {
+        place: Option<Place>,
+    ) -> Taken {
         let policy = self.options.config.overflow;
         let full = self.machine.full(size(&message), options.lane).is_some();
-        let receipt = if options.durable {
-            match self.unstorable(&message, options) {
-                None => return self.store(message, options, answer),
-                Some(error) => Receipt::refused(message.id, error),
-            }
-        } else if policy == OverflowPolicy::Spill
+        if options.durable {
+            return match self.unstorable(&message, options) {
+                None => self.store(message, options, place),
+                Some(error) => Taken::Now(Receipt::refused(message.id, error)),
+            };
+        }
+        if policy == OverflowPolicy::Spill
             && (full || self.durable.as_ref().is_some_and(Durable::behind))
             && self.unstorable(&message, options).is_none()
         {
             let ttl = options.ttl.unwrap_or(self.options.config.message_ttl);
-            return self.store(message, SendOptions { ttl: Some(ttl), ..options }, answer);
-        } else if policy == OverflowPolicy::Block
+            return self.store(message, SendOptions { ttl: Some(ttl), ..options }, place);
+        }
+        if policy == OverflowPolicy::Block
             && (full || !self.blocked.is_empty())
             && self.blocked.len() < BLOCKED_MAX
             && options.lane != Lane::Control
+            && self.machine.state != ChannelState::Closed
         {
             let until = self.now() + self.options.config.block_timeout;
+            let (answer, answered) = oneshot::channel();
             self.blocked.push_back(Blocked { message, options, answer, until });
-            return;
-        } else {
-            self.accept(message, options)
-        };
-        // The sender does not wait any more; the message goes its way.
-        drop(answer.send(receipt));
+            self.attention = true;
+            return Taken::Later(answered);
+        }
+        Taken::Now(self.accept(message, options))
     }
 
     /// Lets senders in that wait for room, in their order, and refuses those whose time is over.
@@ -104,32 +107,40 @@ impl Task {
         Some(IpcError::Unsendable { channel: self.name.to_string(), id: message.id, reason })
     }
 
-    pub(super) fn store(
-        &mut self,
-        message: IpcMessage,
-        options: SendOptions,
-        answer: oneshot::Sender<Receipt>,
-    ) {
-        let now = self.world.clock.wall();
-        if let Some(durable) = &mut self.durable {
-            durable.store(message, options, now, answer);
-        }
+    fn store(&mut self, message: IpcMessage, options: SendOptions, place: Option<Place>) -> Taken {
+        let (now, id) = (self.world.clock.wall(), message.id);
+        let (answer, answered) = oneshot::channel();
+        let Some(durable) = &mut self.durable else {
+            return Taken::Now(self.accept(message, options));
+        };
+        let Some(place) = place.or_else(|| durable.place()) else {
+            let limit = format!("{STORES_MAX} messages to be stored");
+            let channel = self.name.to_string();
+            return Taken::Now(Receipt::refused(id, IpcError::BufferFull { channel, limit }));
+        };
+        durable.store(message, options, now, answer, place);
+        self.attention = true;
+        Taken::Later(answered)
     }
 
     pub(super) fn on_stored(&mut self, done: durable::Done) {
         let now = self.now();
         let Some(durable) = &mut self.durable else { return };
         match done {
-            durable::Done::Stored { message, options, answer, result } => {
-                let id = message.id;
-                let receipt = match result {
-                    Ok(sequence) => self.accept_stored(sequence, message, options),
-                    Err(source) => {
-                        let channel = self.name.to_string();
-                        Receipt::refused(id, IpcError::Outbox { channel, source })
-                    }
-                };
-                drop(answer.send(receipt));
+            durable::Done::Stored(stored) => {
+                durable.stored();
+                for (waiting, result) in stored {
+                    let durable::Waiting { message, options, answer, .. } = waiting;
+                    let receipt = match result {
+                        Ok(sequence) => self.accept_stored(sequence, message, options),
+                        Err(source) => {
+                            let channel = self.name.to_string();
+                            Receipt::refused(message.id, IpcError::Outbox { channel, source })
+                        }
+                    };
+                    // The sender does not wait any more; the message goes its way.
+                    drop(answer.send(receipt));
+                }
             }
             durable::Done::Removed(ids, result) => durable.removed(now, ids, result),
             durable::Done::Buried(result) => {
@@ -177,8 +188,7 @@ impl Task {
             durable.leave(sequence);
         }
         // Bounded by the rows of the outbox; each goes when its message ends.
-        let outcome =
-            self.waiting.entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe();
+        let outcome = self.waiting.entry(id).or_default().slot();
         Receipt::new(id, Acceptance::Buffered, outcome)
     }
 
@@ -210,7 +220,7 @@ impl Task {
         let now = self.now();
         let mut actions = Vec::new();
         let accepted = self.machine.accept(now, entry.message, options, &mut actions);
-        self.carry_out(actions);
+        self.carry_out(&mut actions);
         if let Err(refusal) = accepted {
             tracing::debug!(channel = %self.name, %id, ?refusal, "a stored message stays in the outbox");
         }
@@ -228,7 +238,10 @@ impl Task {
         let room = self.machine.buffered() <= self.options.config.max_buffered_messages / 2
             && !matches!(self.machine.state, ChannelState::Closed | ChannelState::Draining);
         if let Some(durable) = &mut self.durable {
-            durable.step(now, room);
+            let before = durable.jobs.len();
+            durable.step(now, room, &self.runtime);
+            // Begun just now, so nobody listens for its end yet.
+            self.attention |= durable.jobs.len() > before;
         }
     }
 }

@@ -31,6 +31,8 @@ fn task() -> Task {
         transport: None,
         synchronizer: None,
         wire: None,
+        runtime: Handle::current(),
+        session_id: Uuid::nil(),
         session: None,
         waiting: HashMap::new(),
         jobs: JoinSet::new(),
@@ -41,7 +43,21 @@ fn task() -> Task {
         durable: None,
         blocked: VecDeque::new(),
         share: Share::new(Arc::default()),
+        last_recovery: None,
+        actions: Vec::new(),
+        waker: None,
+        attention: false,
+        armed: None,
+        sleep: None,
     }
+}
+
+/// Puts a synchroniser in between that takes one frame; gives where it would read them.
+fn talk(task: &mut Task) -> mpsc::Receiver<Bytes> {
+    let (frames, inbox) = mpsc::channel(1);
+    let (_, answers) = mpsc::channel(1);
+    task.session = Some(Talk { frames, answers });
+    inbox
 }
 
 #[tokio::test]
@@ -51,8 +67,7 @@ async fn what_the_peer_says_between_the_end_of_the_synchroniser_and_its_answer_i
     task.machine.step(task.now(), Event::Attached);
     task.machine.step(task.now(), Event::Connected);
     assert_eq!(task.machine.state, ChannelState::Syncing);
-    let (session, synchronizer) = mpsc::channel(1);
-    task.session = Some(session);
+    let synchronizer = talk(&mut task);
     let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"note","params":7}"#);
     task.on_frame(Ok(note.clone()));
     assert!(incoming.try_recv().is_err(), "while it runs, the synchroniser gets everything");
@@ -67,8 +82,7 @@ async fn a_synchroniser_that_does_not_keep_up_costs_the_connection() {
     let mut task = task();
     task.machine.step(task.now(), Event::Attached);
     task.machine.step(task.now(), Event::Connected);
-    let (session, _synchronizer) = mpsc::channel(1);
-    task.session = Some(session);
+    let _synchronizer = talk(&mut task);
     let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"note"}"#);
     task.on_frame(Ok(note.clone()));
     task.on_frame(Ok(note));

@@ -22,7 +22,8 @@ pub(crate) fn line(event: &SupervisorEvent, output: Output) -> String {
 fn subject(kind: &EventKind) -> String {
     match kind {
         EventKind::IpcChannelStateChanged { channel, .. }
-        | EventKind::ChannelRecovered { channel, .. } => channel.clone(),
+        | EventKind::ChannelRecovered { channel, .. }
+        | EventKind::IpcMessageDropped { channel, .. } => channel.clone(),
         other => match other.service() {
             Some(service) => service.to_string(),
             None => "supervisor".to_owned(),
@@ -95,6 +96,9 @@ fn channel(kind: &EventKind) -> Option<(Style, String)> {
                  {redelivered} delivered again, {lost} lost or unknown"
             );
             (Style::Good, said)
+        }
+        EventKind::IpcMessageDropped { message, outcome, reason, .. } => {
+            (Style::Warn, format!("message {message} ended as {outcome}: {reason}"))
         }
         _ => return None,
     })

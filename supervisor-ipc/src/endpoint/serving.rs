@@ -1,0 +1,257 @@
+//! One connection of an endpoint.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use futures_util::poll;
+use serde_json::Value;
+use supervisor_core::config::FramingKind;
+use supervisor_core::error::IpcError;
+use supervisor_core::message::IpcMessage;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::codec::Decoder;
+use uuid::Uuid;
+
+use super::{Endpoint, Handler};
+use crate::framing::Framing;
+use crate::protocol::{ENVELOPE_VERSION, Envelope, Hello};
+
+/// Messages read and not handled yet; beyond it, or beyond `max_buffered_bytes`, nothing is read.
+const QUEUE_MAX: usize = 1024;
+/// Bytes of answers from which on they are written before anything else is handled; while there are any, nothing is read.
+const OUT_MAX: usize = 64 * 1024;
+/// Messages handled before their acknowledgement goes out, if more are there to be handled.
+const ACK_EVERY: u32 = 64;
+/// Intervals of silence after which a peer that promised signs of life counts as gone; more than the channel allows us.
+const SILENT_INTERVALS: u32 = 6;
+
+/// A message with its number and its size on the wire.
+type Queued = (u64, IpcMessage, usize);
+
+pub(super) struct Serving<'a, H, S> {
+    endpoint: &'a Endpoint<H>,
+    stream: S,
+    framing: Framing,
+    input: BytesMut,
+    out: BytesMut,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+    /// Everything up to here is to be acknowledged.
+    ack: Option<u64>,
+    unacknowledged: u32,
+    greeted: bool,
+    session: Option<Uuid>,
+    /// How long the peer may be silent.
+    silence: Option<Duration>,
+    ended: bool,
+}
+
+impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
+    pub(super) fn new(endpoint: &'a Endpoint<H>, stream: S) -> Self {
+        Self {
+            endpoint,
+            stream,
+            framing: Framing::of(FramingKind::Length, &endpoint.config),
+            input: BytesMut::new(),
+            out: BytesMut::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            ack: None,
+            unacknowledged: 0,
+            greeted: false,
+            session: None,
+            silence: None,
+            ended: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), IpcError> {
+        let served = self.serve().await;
+        if matches!(served, Err(IpcError::Incompatible { .. })) {
+            // Our version is the last thing it hears from us, if it listens.
+            drop(self.stream.write_all(&self.out).await);
+        }
+        served
+    }
+
+    async fn serve(&mut self) -> Result<(), IpcError> {
+        loop {
+            if let Some((s, message, bytes)) = self.queue.pop_front() {
+                self.queued_bytes -= bytes;
+                self.handle(s, message).await?;
+                continue;
+            }
+            if self.ended {
+                return Ok(());
+            }
+            self.acknowledge()?;
+            self.turn().await?;
+        }
+    }
+
+    async fn handle(&mut self, s: u64, message: IpcMessage) -> Result<(), IpcError> {
+        let endpoint = self.endpoint;
+        let id = message.id;
+        let (answer, duplicate) = {
+            let begun = match poll!(pin!(endpoint.memory.begin(id))) {
+                std::task::Poll::Ready(begun) => begun,
+                std::task::Poll::Pending => self.meanwhile(endpoint.memory.begin(id)).await?,
+            };
+            match begun {
+                Err(answer) => (answer, true),
+                Ok(turn) => {
+                    let mut work = pin!(endpoint.handler.handle(message));
+                    let answer = match poll!(&mut work) {
+                        std::task::Poll::Ready(answer) => answer,
+                        std::task::Poll::Pending => self.meanwhile(work).await?,
+                    };
+                    turn.done(answer.clone());
+                    (answer, false)
+                }
+            }
+        };
+        tracing::trace!(%id, duplicate, "handled");
+        if let Some(session) = self.session {
+            endpoint.memory.advance(session, s);
+        }
+        self.answer(s, answer, duplicate)?;
+        if self.unacknowledged >= ACK_EVERY || self.out.len() >= OUT_MAX {
+            self.acknowledge()?;
+            while !self.ended && !self.out.is_empty() {
+                self.turn().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, s: u64, answer: Option<Value>, duplicate: bool) -> Result<(), IpcError> {
+        match answer {
+            Some(p) => self.say(&Envelope::Reply { s, p }),
+            None if duplicate => {
+                self.acknowledge()?;
+                self.say(&Envelope::Ack { s, d: true })
+            }
+            None => {
+                self.ack = Some(s);
+                self.unacknowledged += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Says up to where everything was handled.
+    fn acknowledge(&mut self) -> Result<(), IpcError> {
+        self.unacknowledged = 0;
+        match self.ack.take() {
+            Some(s) => self.say(&Envelope::Ack { s, d: false }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for something that takes its time, and goes on reading, answering signs of life and writing.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, IpcError> {
+        self.acknowledge()?;
+        let mut work = pin!(work);
+        loop {
+            if self.ended {
+                return Ok(work.await);
+            }
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                turned = self.turn() => turned?,
+            }
+        }
+    }
+
+    /// Writes what there is to write, else reads; each is one call to the system, so dropping this loses nothing.
+    async fn turn(&mut self) -> Result<(), IpcError> {
+        if !self.out.is_empty() {
+            match self.stream.write(&self.out).await {
+                Ok(0) | Err(_) => self.ended = true,
+                Ok(written) => self.out.advance(written),
+            }
+            return Ok(());
+        }
+        if self.queue.len() >= QUEUE_MAX
+            || self.queued_bytes as u64 >= self.endpoint.config.max_buffered_bytes.bytes()
+        {
+            // Only asked while a message is handled, which ends the wait.
+            return std::future::pending().await;
+        }
+        self.input.reserve(8 * 1024);
+        let read = self.stream.read_buf(&mut self.input);
+        let read = match self.silence {
+            Some(limit) => tokio::time::timeout(limit, read)
+                .await
+                .map_err(|_| IpcError::TimedOut { channel: "endpoint".to_owned(), limit })?,
+            None => read.await,
+        };
+        match read {
+            Ok(0) | Err(_) => self.ended = true,
+            Ok(_) => self.cut()?,
+        }
+        Ok(())
+    }
+
+    /// Takes every whole frame out of what was read.
+    fn cut(&mut self) -> Result<(), IpcError> {
+        while let Some(frame) =
+            self.framing.decode(&mut self.input).map_err(|error| broke(error.to_string()))?
+        {
+            let envelope =
+                serde_json::from_slice(&frame).map_err(|error| broke(error.to_string()))?;
+            match envelope {
+                Envelope::Hello(hello) => self.greet(hello)?,
+                _ if !self.greeted => return Err(broke("it did not greet first".to_owned())),
+                Envelope::Message { s, m } => {
+                    self.queued_bytes += frame.len();
+                    self.queue.push_back((s, m, frame.len()));
+                }
+                Envelope::Ping { s } => self.say(&Envelope::Pong { s })?,
+                Envelope::Broken => return Err(broke("a message without content".to_owned())),
+                Envelope::Ack { .. } | Envelope::Reply { .. } | Envelope::Pong { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, hello: Hello) -> Result<(), IpcError> {
+        self.greeted = true;
+        self.session = hello.session;
+        self.silence = (hello.idle > 0)
+            .then(|| Duration::from_millis(hello.idle.min(86_400_000)) * SILENT_INTERVALS);
+        let handled = hello.session.map_or(0, |session| self.endpoint.memory.handled(session));
+        self.say(&Envelope::Hello(Hello {
+            version: ENVELOPE_VERSION,
+            session: hello.session,
+            handled,
+            idle: 0,
+        }))?;
+        if hello.version == ENVELOPE_VERSION {
+            return Ok(());
+        }
+        Err(IpcError::Incompatible {
+            channel: "endpoint".to_owned(),
+            found: hello.version.to_string(),
+            supported: ENVELOPE_VERSION.to_string(),
+        })
+    }
+
+    fn say(&mut self, envelope: &Envelope) -> Result<(), IpcError> {
+        let written = self.framing.append(&mut self.out, |body| {
+            serde_json::to_writer(body, envelope).map_err(io::Error::from)
+        });
+        written.map_err(|error| IpcError::Protocol {
+            channel: "endpoint".to_owned(),
+            reason: format!("an answer cannot be written: {error}"),
+        })
+    }
+}
+
+fn broke(reason: String) -> IpcError {
+    IpcError::Protocol { channel: "endpoint".to_owned(), reason }
+}
