@@ -3,151 +3,139 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a benchmark fails by panicking and reports by printing"
+    dead_code,
+    reason = "a benchmark fails by panicking, reports by printing and uses a part of what all share"
 )]
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use supervisor_core::config::{RestartIntensity, RestartPolicy, ServiceSpec};
+use common::{Fifo, kill, millis, percentile, report_ratio};
+use rustix::process::Signal;
+use supervisor_core::ServiceId;
+use supervisor_core::config::ServiceSpec;
+use supervisor_core::state::ServiceState;
 use supervisor_process::Engine;
+use tokio::sync::watch;
 
-/// Kills measured on each side.
-const ROUNDS: usize = 200;
-/// Kills before that; caches warm.
+/// Kills before anything is measured; caches warm.
 const WARM_UP: usize = 20;
-/// What a child is asked to be by its first argument.
-const CHILD: &str = "--be-the-child";
-
-/// Says that it runs, with its pid, and waits to be killed.
-fn child(fifo: &Path) {
-    use std::io::Write;
-    let mut file = File::options().write(true).open(fifo).unwrap();
-    file.write_all(&std::process::id().to_ne_bytes()).unwrap();
-    drop(file);
-    loop {
-        std::thread::park();
-    }
-}
-
-/// The reading end; opened for writing too, so that it is never at its end.
-fn reader(fifo: &Path) -> File {
-    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
-    File::options().read(true).write(true).open(fifo).unwrap()
-}
-
-fn next_pid(reader: &mut File) -> u32 {
-    let mut bytes = [0; 4];
-    reader.read_exact(&mut bytes).unwrap();
-    u32::from_ne_bytes(bytes)
-}
-
-fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-}
+/// Kills of a service that was up for a moment only.
+const ROUNDS: usize = 200;
+/// Kills of a service that lived for [`LIVED`].
+const LIVED_ROUNDS: usize = 60;
+/// A life that is neither a start that failed nor a stable service.
+const LIVED: Duration = Duration::from_millis(100);
 
 /// Kill, `waitid` and `posix_spawn` in a loop: what nothing that restarts a process can beat.
-fn floor(directory: &Path) -> Vec<Duration> {
-    let fifo = directory.join("floor");
-    let mut reader = reader(&fifo);
-    let start = || {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([CHILD.as_ref(), fifo.as_os_str()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    };
-    let mut running = start();
-    next_pid(&mut reader);
-    let mut taken = Vec::with_capacity(ROUNDS);
-    for round in 0..ROUNDS + WARM_UP {
+struct Floor {
+    fifo: Fifo,
+    running: Child,
+}
+
+impl Floor {
+    fn new(directory: &Path) -> Self {
+        let mut fifo = Fifo::new(directory.join("floor"));
+        let running = fifo.start();
+        fifo.next_pid();
+        Self { fifo, running }
+    }
+
+    fn round(&mut self) -> Duration {
         let began = Instant::now();
-        kill(running.id());
-        assert_eq!(running.wait().unwrap().signal(), Some(9));
-        running = start();
-        next_pid(&mut reader);
+        kill(self.running.id(), Signal::KILL);
+        self.running.wait().unwrap();
+        self.running = self.fifo.start();
+        self.fifo.next_pid();
+        began.elapsed()
+    }
+
+    fn end(mut self) {
+        self.running.kill().unwrap();
+        self.running.wait().unwrap();
+    }
+}
+
+/// A service of an engine.
+struct Supervised {
+    fifo: Fifo,
+    watched: watch::Receiver<ServiceState>,
+    pid: u32,
+}
+
+impl Supervised {
+    async fn new(engine: &Engine, directory: &Path) -> Self {
+        let mut fifo = Fifo::new(directory.join("engine"));
+        let id: ServiceId = engine.register(fifo.service("svc"), None).await.unwrap();
+        // The budget over all services holds one restart for each of them; these are never started.
+        for n in 0..ROUNDS + LIVED_ROUNDS + 2 * WARM_UP {
+            let idle = ServiceSpec::new(format!("idle-{n}"), "true").unwrap();
+            engine.register(idle, None).await.unwrap();
+        }
+        engine.start(&id).await.unwrap();
+        let pid = fifo.next_pid();
+        Self { fifo, watched: engine.watch(&id).unwrap(), pid }
+    }
+
+    fn round(&mut self) -> Duration {
+        let began = Instant::now();
+        kill(self.pid, Signal::KILL);
+        self.pid = self.fifo.next_pid();
+        let taken = began.elapsed();
+        // The engine has to have noted the run, or the next kill would hit a start.
+        while self.watched.borrow_and_update().identity.as_ref().map(|identity| identity.pid)
+            != Some(self.pid)
+        {
+            std::thread::yield_now();
+        }
+        taken
+    }
+}
+
+/// Takes turns, so that what else the machine does hits both alike.
+fn measure(
+    floor: &mut Floor,
+    service: &mut Supervised,
+    rounds: usize,
+    lives: Duration,
+) -> (Vec<Duration>, Vec<Duration>) {
+    let (mut least, mut taken) = (Vec::new(), Vec::new());
+    for round in 0..rounds + WARM_UP {
+        common::let_pass(lives);
+        let (a, b) = (floor.round(), service.round());
         if round >= WARM_UP {
-            taken.push(began.elapsed());
+            least.push(a);
+            taken.push(b);
         }
     }
-    running.kill().unwrap();
-    running.wait().unwrap();
-    taken
-}
-
-async fn engine(directory: &Path) -> Vec<Duration> {
-    let fifo = directory.join("engine");
-    let mut reader = reader(&fifo);
-    let engine = Engine::builder().log_dir(directory.join("logs")).build().unwrap();
-    let mut spec =
-        ServiceSpec::new("svc", std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
-    spec.args = vec![CHILD.to_owned(), fifo.to_str().unwrap().to_owned()];
-    spec.restart_policy = RestartPolicy::Always;
-    spec.restart_intensity = RestartIntensity::UNLIMITED;
-    let id = engine.register(spec, None).await.unwrap();
-    // The budget over all services holds one restart for each of them; these are never started.
-    for n in 0..ROUNDS + WARM_UP {
-        engine
-            .register(ServiceSpec::new(format!("idle-{n}"), "true").unwrap(), None)
-            .await
-            .unwrap();
-    }
-    engine.start(&id).await.unwrap();
-    let mut watched = engine.watch(&id).unwrap();
-    let taken = {
-        let blocking = tokio::task::spawn_blocking(move || {
-            let mut pid = next_pid(&mut reader);
-            let mut taken = Vec::with_capacity(ROUNDS);
-            for round in 0..ROUNDS + WARM_UP {
-                // The engine has to have noted the run, or the kill would hit a start.
-                while watched.borrow_and_update().identity.as_ref().map(|identity| identity.pid)
-                    != Some(pid)
-                {
-                    std::thread::yield_now();
-                }
-                let began = Instant::now();
-                kill(pid);
-                pid = next_pid(&mut reader);
-                if round >= WARM_UP {
-                    taken.push(began.elapsed());
-                }
-            }
-            taken
-        });
-        blocking.await.unwrap()
-    };
-    engine.shutdown(Duration::from_secs(10)).await.unwrap();
-    taken
-}
-
-fn percentile(taken: &mut [Duration], percent: usize) -> f64 {
-    taken.sort_unstable();
-    taken[(taken.len() - 1) * percent / 100].as_secs_f64() * 1000.0
+    (least, taken)
 }
 
 fn main() {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == CHILD) {
-        return child(Path::new(&arguments.next().unwrap()));
-    }
+    common::be_the_child_if_asked();
     let directory = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut floor = floor(directory.path());
-    let mut taken = runtime.block_on(engine(directory.path()));
-    for percent in [50, 99] {
-        let (value, floor) = (percentile(&mut taken, percent), percentile(&mut floor, percent));
-        let (bench, target) = if percent == 50 {
-            ("crash_to_running", ",\"target\":1.15")
-        } else {
-            ("crash_to_running_p99", "")
-        };
-        println!(
-            "{{\"bench\":\"{bench}\",\"value\":{value:.3},\"unit\":\"ms\",\"floor\":{floor:.3},\"ratio\":{:.3}{target},\"note\":\"p{percent} of {ROUNDS}\"}}",
-            value / floor
-        );
+    let engine = runtime
+        .block_on(async { Engine::builder().log_dir(directory.path().join("logs")).build() })
+        .unwrap();
+    let mut service = runtime.block_on(Supervised::new(&engine, directory.path()));
+    let mut floor = Floor::new(directory.path());
+    for (name, rounds, lives) in [
+        ("crash_to_running", ROUNDS, Duration::ZERO),
+        ("crash_to_running_lived_100ms", LIVED_ROUNDS, LIVED),
+    ] {
+        let (mut least, mut taken) = measure(&mut floor, &mut service, rounds, lives);
+        for (percent, target) in [(50, Some(1.15)), (90, None)] {
+            let name = if percent == 50 { name.to_owned() } else { format!("{name}_p{percent}") };
+            let values =
+                (millis(percentile(&mut taken, percent)), millis(percentile(&mut least, percent)));
+            let note = format!("p{percent} of {rounds}, taking turns with the floor");
+            report_ratio(&name, values, "ms", target, &note);
+        }
     }
+    floor.end();
+    runtime.block_on(engine.shutdown(Duration::from_secs(10))).unwrap();
 }

@@ -40,7 +40,7 @@ pub(crate) struct SystemChild {
     pub(crate) stdio: Mutex<Option<ChildStdio>>,
     /// The set was seen empty once; nothing can join an empty set.
     pub(crate) emptied: AtomicBool,
-    /// Descendants that neither are in the group nor carry the marks, found while their parents lived.
+    /// Members outside the group that were found; some carry no marks and their parents may be gone.
     pub(crate) seen: Mutex<Vec<ProcessIdentity>>,
 }
 
@@ -50,29 +50,24 @@ impl SystemChild {
         scan::members(&self.key, &self.identity)
     }
 
-    /// What is outside the leader's group, found the fast way: by its marks, or from its living parents.
-    fn outside(&self, thorough: bool) -> Vec<ProcessIdentity> {
+    /// Looks for what is outside the leader's group, the fast way: by its marks, or from its living parents.
+    fn look_outside(&self) -> Vec<ProcessIdentity> {
         let group = self.leader.pid();
         let marked = self.census.left(&self.key, group, self.born).pids;
         let mut found: Vec<Entry> = marked.into_iter().filter_map(Entry::read).collect();
+        let mut parents: Vec<_> = found.iter().map(Entry::identity).collect();
+        if self.leader.try_wait().is_none() {
+            parents.push(self.identity.clone());
+        }
+        found.extend(descendants(parents));
         let mut seen = self.seen();
-        if thorough {
-            let mut parents: Vec<_> = found.iter().map(Entry::identity).collect();
-            if self.leader.try_wait().is_none() {
-                parents.push(self.identity.clone());
-            }
-            for entry in descendants(parents) {
-                let identity = entry.identity();
-                if entry.group != group && !seen.contains(&identity) {
-                    seen.push(identity);
-                }
+        for entry in found.iter().filter(|entry| entry.group != group && entry.is_alive()) {
+            let identity = entry.identity();
+            if !seen.contains(&identity) {
+                seen.push(identity);
             }
         }
-        found.retain(|entry| entry.group != group && entry.is_alive());
-        let mut outside: Vec<_> = found.iter().map(Entry::identity).collect();
-        let more: Vec<_> = seen.iter().filter(|known| !outside.contains(known)).cloned().collect();
-        outside.extend(more);
-        outside
+        seen.clone()
     }
 
     fn seen(&self) -> MutexGuard<'_, Vec<ProcessIdentity>> {
@@ -151,8 +146,10 @@ impl ChildHandle for SystemChild {
     }
 
     async fn signal_set(&self, signal: Signal) -> io::Result<()> {
-        // Those that end by this signal cannot be followed to their children any more.
-        let outside = self.outside(signal != Signal::Cont);
+        // Before the signal: those that end by it cannot be followed to their children any more. What is resumed was
+        // signalled a moment ago.
+        let outside =
+            if signal == Signal::Cont { self.seen().clone() } else { self.look_outside() };
         self.leader.signal_group(signal)?;
         for process in outside.iter().filter_map(Pinned::new) {
             process.signal(signal)?;
@@ -168,7 +165,7 @@ impl ChildHandle for SystemChild {
         let mut members = self.marked();
         loop {
             // Identity cannot be lost here: the group is checked to be ours, each escapee is pinned.
-            let escaped = self.outside(true);
+            let escaped = self.look_outside();
             drop(self.leader.signal_group(Signal::Kill));
             kill(escaped.iter().chain(&members));
             killed = killed.max(u32::try_from(members.len().max(1)).unwrap_or(u32::MAX));
@@ -220,7 +217,7 @@ impl Drop for SystemChild {
     /// Kills what is left; the promise of the handle.
     fn drop(&mut self) {
         if !self.emptied.load(Ordering::Acquire) {
-            let outside = self.outside(true);
+            let outside = self.look_outside();
             drop(self.leader.signal_group(Signal::Kill));
             kill(outside.iter().chain(&self.marked()));
             self.leader.reap_within(REAP_IN_DROP);

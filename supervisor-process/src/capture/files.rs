@@ -174,10 +174,16 @@ impl LogFiles {
         Ok(())
     }
 
+    /// Makes room for a new file. The oldest is removed first: renaming onto a file makes some file systems write
+    /// the one that takes its place to the disk at once.
     fn rotate(&self) -> io::Result<()> {
+        let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let oldest = numbered(&self.directory, self.files.saturating_sub(1));
+        fs::remove_file(oldest)
+            .or_else(|error| if absent(&error) { Ok(()) } else { Err(error) })?;
         for n in (0..self.files.saturating_sub(1)).rev() {
             match fs::rename(numbered(&self.directory, n), numbered(&self.directory, n + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if !absent(&error) => return Err(error),
                 _ => {}
             }
         }

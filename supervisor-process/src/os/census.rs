@@ -14,13 +14,18 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, test_kill_process};
 
-use super::children;
+use super::children::{self, ByPid, PidSet};
 use super::proc_fs::{Asked, Entry, ask, pids};
 use super::{Marking, marking_in};
 use crate::scan::SetKey;
 
-/// Numbers asked one by one; above it, listing the processes that exist is cheaper.
-const ASK_MAX: u64 = 400;
+/// Numbers gone through one by one, most of them known; above it, only the processes that exist are.
+const RANGE_MAX: u64 = 8192;
+/// Numbers asked whether there is such a process; above it, listing the processes that exist is cheaper.
+const ASK_MAX: usize = 1000;
+/// After so long a number that was given out and belongs to nobody was given up again, and is not just being taken:
+/// a process comes to be within microseconds of getting its number.
+const SETTLED: Duration = Duration::from_secs(2);
 /// Processes remembered; at the bound all are forgotten and learnt again.
 const REMEMBERED_MAX: usize = 16 * 1024;
 /// The least a new process or thread costs the kernel, well below what was ever measured (about 10 µs).
@@ -30,7 +35,10 @@ const TRIES: usize = 20;
 
 /// A moment in the life of the system's counter of processes; see [`Census::moment`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Moment {
+    created: u64,
+    at: Instant,
+}
 
 /// Looks for what is left of sets.
 #[derive(Debug)]
@@ -42,16 +50,27 @@ pub(crate) struct Census {
 #[derive(Debug)]
 struct Known {
     counter: Option<Counter>,
-    owners: HashMap<u32, Owner>,
+    owners: HashMap<u32, Owner, ByPid>,
     owners_since: Moment,
+    /// Numbers given out last, the newer one at least [`SETTLED`] after the older, and when they were.
+    given: [Given; 2],
     /// Orphans that ended, to be reaped when it delays nobody.
     ended: Vec<u32>,
+}
+
+/// A number that was the last one given out at some time.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    at: Instant,
+    pid: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
     /// None of ours.
     Stranger,
+    /// Nobody any more.
+    Nobody,
     /// A set: service and incarnation.
     Set(Box<str>, u64),
 }
@@ -72,9 +91,12 @@ impl Left {
 
 impl Census {
     pub(crate) fn new(subreaper: bool) -> Self {
-        let counter = Counter::open();
-        let owners_since = counter.as_ref().map_or(Moment(0), Counter::moment);
-        let known = Known { counter, owners: HashMap::new(), owners_since, ended: Vec::new() };
+        let mut counter = Counter::open();
+        let owners_since = Moment::of(counter.as_ref());
+        let pid = counter.as_mut().and_then(|counter| counter.last()).unwrap_or(0);
+        let given = [Given { at: owners_since.at, pid }; 2];
+        let known =
+            Known { counter, owners: HashMap::default(), owners_since, given, ended: Vec::new() };
         Self { subreaper, known: Mutex::new(known) }
     }
 
@@ -85,7 +107,7 @@ impl Census {
 
     /// Gives a moment that is not after now; taken before a leader is started.
     pub(crate) fn moment(&self) -> Moment {
-        self.lock().counter.as_ref().map_or(Moment(0), Counter::moment)
+        Moment::of(self.lock().counter.as_ref())
     }
 
     /// Finds the living processes of a set that are no children of ours, whether they left the leader's group or not.
@@ -154,25 +176,62 @@ impl Known {
         };
         // Once round the circle a number may be another process's; half of it leaves room for numbers in use.
         let half = u64::from(pid_max) / 2;
-        if now.saturating_sub(self.owners_since.0) >= half || self.owners.len() >= REMEMBERED_MAX {
+        if now.saturating_sub(self.owners_since.created) >= half
+            || self.owners.len() >= REMEMBERED_MAX
+        {
             self.owners.clear();
-            self.owners_since = self.counter.as_ref().map_or(Moment(now), Counter::moment);
+            self.owners_since = Moment::of(self.counter.as_ref());
         }
-        if now.saturating_sub(born.0) >= half {
+        if now.saturating_sub(born.created) >= half {
             return Ok(children::without(pids()?));
         }
         let range = Circle { after: leader, last, end: pid_max };
-        if range.len() > ASK_MAX {
+        if range.len() > RANGE_MAX {
             return Ok(children::without(pids()?.filter(|pid| range.contains(*pid))));
         }
-        Ok(children::without(range.iter()).into_iter().filter(|pid| exists(*pid)).collect())
+        let settled =
+            self.settled(last).filter(|given| given.at > born.at && range.contains(given.pid));
+        let settled = settled.map(|given| Circle { last: given.pid, ..range });
+        let mut asked = children::without(range.iter().filter(|pid| !self.is_nobody(*pid)));
+        let listed: Option<PidSet> =
+            if asked.len() > ASK_MAX { Some(pids()?.collect()) } else { None };
+        asked.retain(|pid| {
+            let exists = listed.as_ref().map_or_else(|| exists(*pid), |list| list.contains(pid));
+            if !exists && settled.is_some_and(|settled| settled.contains(*pid)) {
+                self.owners.insert(*pid, Owner::Nobody);
+            }
+            exists
+        });
+        Ok(asked)
+    }
+
+    fn is_nobody(&self, pid: u32) -> bool {
+        self.owners.get(&pid) == Some(&Owner::Nobody)
+    }
+
+    /// Gives a number that was given out long enough ago, if one is known.
+    fn settled(&mut self, last: u32) -> Option<Given> {
+        let now = Instant::now();
+        let [older, newer] = self.given;
+        if now.duration_since(newer.at) >= SETTLED {
+            self.given = [newer, Given { at: now, pid: last }];
+            return Some(newer);
+        }
+        (now.duration_since(older.at) >= SETTLED).then_some(older)
+    }
+}
+
+impl Moment {
+    /// The last one that is certainly not after now.
+    fn of(counter: Option<&Counter>) -> Self {
+        Self { created: counter.map_or(0, |counter| counter.created), at: Instant::now() }
     }
 }
 
 impl Owner {
     fn is(&self, key: &SetKey) -> bool {
         match self {
-            Self::Stranger => false,
+            Self::Stranger | Self::Nobody => false,
             Self::Set(service, incarnation) => {
                 **service == *key.service.as_str() && *incarnation == key.incarnation.get()
             }
@@ -313,11 +372,6 @@ impl Counter {
         Some(())
     }
 
-    /// The last moment that is certainly not after now.
-    const fn moment(&self) -> Moment {
-        Moment(self.created)
-    }
-
     /// The number given out last.
     fn last(&mut self) -> Option<u32> {
         let text = again(&self.load, &mut self.text)?;
@@ -363,11 +417,11 @@ mod tests {
     fn the_counter_counts_every_process_and_names_the_last_number() {
         let mut counter = Counter::open().unwrap();
         counter.read().unwrap();
-        let before = counter.moment();
+        let before = counter.created;
         let mut child = std::process::Command::new("true").spawn().unwrap();
         counter.read().unwrap();
-        assert!(counter.moment().0 > before.0);
-        assert!(counter.now().unwrap() >= counter.moment().0);
+        assert!(counter.created > before);
+        assert!(counter.now().unwrap() >= counter.created);
         assert!(counter.last().unwrap() > 0);
         child.wait().unwrap();
     }

@@ -4,6 +4,7 @@
 //! child by not being on it.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -13,8 +14,29 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 /// Held while a child exists that may not be on the list yet.
 static STARTING: RwLock<()> = RwLock::new(());
 
-fn list() -> MutexGuard<'static, HashSet<u32>> {
-    static LIST: OnceLock<Mutex<HashSet<u32>>> = OnceLock::new();
+/// A quick way to spread process numbers, which the kernel hands out and nobody chooses.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct PidHasher(u64);
+
+pub(super) type ByPid = BuildHasherDefault<PidHasher>;
+pub(super) type PidSet = HashSet<u32, ByPid>;
+
+impl Hasher for PidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+fn list() -> MutexGuard<'static, PidSet> {
+    static LIST: OnceLock<Mutex<PidSet>> = OnceLock::new();
     LIST.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
