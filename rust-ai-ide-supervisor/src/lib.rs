@@ -7,7 +7,9 @@ pub mod state_dir;
 pub mod storage;
 pub mod supervisor;
 
-pub use supervisor::{OperationGuard, ShutdownReport, Supervisor, SupervisorBuilder};
+pub use supervisor::{
+    GuardianChoice, OperationGuard, ShutdownReport, Supervisor, SupervisorBuilder,
+};
 pub use supervisor_core::checkpoint::Checkpoint;
 pub use supervisor_core::config::{
     RecoveryConfig, RestartPolicy, ServiceConfig, ServiceSpec, SupervisorConfig,
@@ -20,3 +22,4 @@ pub use supervisor_core::ports::SupervisorControl;
 pub use supervisor_core::{ServiceId, state, status};
 pub use supervisor_ipc::{Channel, IpcMonitor, Receipt};
 pub use supervisor_persist::StatePersistence;
+pub use supervisor_process::guardian;

@@ -18,6 +18,9 @@ pub const SERVICE_VARIABLE: &str = "IDE_SUPERVISOR_SERVICE";
 /// Variable that carries the run a process was started for.
 pub const INCARNATION_VARIABLE: &str = "IDE_SUPERVISOR_INCARNATION";
 
+/// Variable that carries the mark of the supervisor a guardian works for.
+pub(crate) const GUARDIAN_VARIABLE: &str = "IDE_SUPERVISOR_GUARDIAN";
+
 /// Builds the child's environment: what is inherited, then the service's own, then ours.
 pub(crate) fn environment(request: &SpawnRequest, mark: &str) -> BTreeMap<OsString, OsString> {
     let spec = &request.spec;

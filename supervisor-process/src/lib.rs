@@ -5,6 +5,7 @@ mod child;
 mod clock;
 mod command;
 mod engine;
+pub mod guardian;
 mod notify;
 mod os;
 mod probe;

@@ -27,9 +27,15 @@ pub(crate) struct NotifySocket {
 }
 
 impl NotifySocket {
-    pub(crate) fn open(random: u64) -> io::Result<Self> {
-        let name = format!("ide-supervisor-{}-{random:016x}", std::process::id());
-        let socket = os::CredentialSocket::bind(&name)?;
+    /// Listens under a name that follows from `mark`, so that a service that outlives its supervisor reports to the next
+    /// one; under a name of its own if there is no mark or somebody has the name.
+    pub(crate) fn open(mark: Option<&str>, random: u64) -> io::Result<Self> {
+        let own = || format!("ide-supervisor-{}-{random:016x}", std::process::id());
+        let name = mark.map_or_else(own, |mark| format!("ide-supervisor-{:016x}", number(mark)));
+        let (name, socket) = match os::CredentialSocket::bind(&name) {
+            Ok(socket) => (name, socket),
+            Err(_) => (own(), os::CredentialSocket::bind(&own())?),
+        };
         Ok(Self { name, socket: Arc::new(socket) })
     }
 
@@ -61,6 +67,13 @@ impl NotifySocket {
                 .unwrap_or_default();
         }));
     }
+}
+
+/// FNV-1a: two marks with one number share nothing but a name, and the later one takes another.
+fn number(mark: &str) -> u64 {
+    mark.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 async fn receive(socket: Arc<os::CredentialSocket>, shared: Weak<Shared>, mark: Arc<str>) {

@@ -1408,7 +1408,7 @@ _ide__supervisor() {
             return 0
             ;;
         ide__subcmd__supervisor__subcmd__up)
-            opts="-h --config --state-dir --detach --json --color --help"
+            opts="-h --config --state-dir --detach --json --no-guardian --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -63,6 +63,7 @@ always\t'Always'
 never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand up" -l detach -d 'Go to the background once every service that starts by itself was started'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand up" -l json -d 'Print events as one JSON document a line'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand up" -l no-guardian -d 'Own the services\' processes in this process instead of in a guardian: when it is killed, what it leaves behind ends with the next start only, and nothing outlives it'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand up" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F

@@ -63,6 +63,7 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
             [CompletionResult]::new('--detach', '--detach', [CompletionResultType]::ParameterName, 'Go to the background once every service that starts by itself was started')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print events as one JSON document a line')
+            [CompletionResult]::new('--no-guardian', '--no-guardian', [CompletionResultType]::ParameterName, 'Own the services'' processes in this process instead of in a guardian: when it is killed, what it leaves behind ends with the next start only, and nothing outlives it')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             break

@@ -11,6 +11,7 @@ use supervisor_process::{SystemClock, SystemEntropy};
 use tokio::sync::{OnceCell, watch};
 
 use super::bus::EventBus;
+use super::guarding::GuardianChoice;
 use super::operations::Operations;
 use super::{Inner, Supervisor};
 use crate::state_dir::STATE_DIR_NAME;
@@ -25,6 +26,7 @@ pub struct SupervisorBuilder {
     config: SupervisorConfig,
     state_dir: Option<PathBuf>,
     subreaper: bool,
+    guardian: GuardianChoice,
     clock: Option<Arc<dyn Clock>>,
     entropy: Option<Arc<dyn Entropy>>,
 }
@@ -43,7 +45,7 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Adopts orphaned descendants of services, so that a double fork does not escape.
+    /// Adopts orphaned descendants of services, so that a double fork does not escape; needed where there is no guardian.
     ///
     /// It is a setting of the whole process (`PR_SET_CHILD_SUBREAPER`), so a library host decides; the program asks for it.
     ///
@@ -51,6 +53,15 @@ impl SupervisorBuilder {
     /// Linux only; ignored elsewhere.
     pub fn subreaper(mut self, wanted: bool) -> Self {
         self.subreaper = wanted;
+        self
+    }
+
+    /// Sets who owns the services' processes; [`GuardianChoice::IfPossible`] otherwise.
+    ///
+    /// # Platform
+    /// Linux only; elsewhere this process owns them.
+    pub fn guardian(mut self, choice: GuardianChoice) -> Self {
+        self.guardian = choice;
         self
     }
 
@@ -83,6 +94,7 @@ impl SupervisorBuilder {
             config: self.config,
             state_dir,
             subreaper: self.subreaper,
+            guardian: self.guardian,
             started_at: clock.wall(),
             bus: EventBus::new(Arc::clone(&clock), Arc::clone(&entropy)),
             operations: Operations::new(Arc::clone(&clock), Arc::clone(&entropy)),

@@ -1,6 +1,6 @@
 //! One supervisor made of the three engines.
 //!
-//! `builder.rs` makes it, `open.rs` joins the engines, `recovery.rs` decides what stored state means,
+//! `builder.rs` makes it, `open.rs` joins the engines, `guarding.rs` is who owns the processes, `recovery.rs` decides what stored state means,
 //! `monitoring.rs` starts what it decided, `upkeep.rs` looks after storage meanwhile, `control.rs` is the face for windows and sockets, and
 //! `shutdown.rs` is the only way out.
 
@@ -9,6 +9,7 @@ mod bus;
 mod channels;
 mod checkpoints;
 mod control;
+mod guarding;
 mod monitoring;
 mod open;
 mod operations;
@@ -32,6 +33,7 @@ use supervisor_core::status::SupervisorPhase;
 use tokio::sync::{OnceCell, watch};
 
 pub use builder::SupervisorBuilder;
+pub use guarding::GuardianChoice;
 pub use operations::OperationGuard;
 pub use shutdown::ShutdownReport;
 
@@ -68,6 +70,7 @@ struct Inner {
     config: SupervisorConfig,
     state_dir: PathBuf,
     subreaper: bool,
+    guardian: GuardianChoice,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     started_at: DateTime<Utc>,

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use supervisor_core::ServiceId;
 use supervisor_core::config::{ServiceSpec, start_layers};
 use supervisor_core::error::{ServiceFailure, SupervisorError};
 use supervisor_core::journal::{Actor, AuditAction};
 use supervisor_core::ports::EventSink;
 use supervisor_core::state::PendingOperation;
 use supervisor_core::status::SupervisorPhase;
+use supervisor_core::{Incarnation, ServiceId};
 
 use super::open::Parts;
 use super::recovery::{Resumption, resumption};
-use super::{Supervisor, checkpoints, shutdown, tasks, upkeep};
+use super::{Supervisor, checkpoints, guarding, shutdown, tasks, upkeep};
 
 impl Supervisor {
     /// Gives what the supervisor before this one had begun and not finished, for a host to resume.
@@ -127,7 +127,8 @@ impl Supervisor {
             parts.sink.publish(event);
         }
         let layers = start_layers(&dependencies(parts))?;
-        let result = self.start_layers(parts, layers).await;
+        let (ended, result) = self.start_layers(parts, layers).await;
+        parts.guarding.end_the_rest(&parts.audit).await;
         self.inner.phase.send_replace(SupervisorPhase::Running);
         let started = [
             tasks::spawn(checkpoints::run(self.downgrade())),
@@ -135,31 +136,43 @@ impl Supervisor {
             tasks::spawn(upkeep::back_up(self.downgrade())),
             tasks::spawn(upkeep::look_closely(self.downgrade())),
             tasks::spawn(upkeep::watch_storage(self.downgrade())),
+            tasks::spawn(guarding::watch(self.downgrade())),
         ];
         parts.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(started);
         self.checkpoint(Actor::Supervisor).await?;
+        guarding::forget_judged(parts, ended).await;
         result
     }
 
     /// Starts every layer's services together. A service that waits for its dependency does so in its own
-    /// machine, so nothing here waits for readiness.
+    /// machine, so nothing here waits for readiness. What outlived the supervisor before is taken over instead; gives
+    /// the runs of those that had ended.
     async fn start_layers(
         &self,
         parts: &Parts,
         layers: Vec<Vec<ServiceId>>,
-    ) -> Result<(), SupervisorError> {
+    ) -> (Vec<(ServiceId, Incarnation)>, Result<(), SupervisorError>) {
         let recovered = &parts.recovered;
-        let mut starts = Vec::new();
+        let (mut starts, mut ended) = (Vec::new(), Vec::new());
         for id in layers.into_iter().flatten() {
             let Some(spec) = parts.engine.spec(&id) else {
                 continue;
             };
             let decision = resumption(recovered.clean, spec.autostart, recovered.states.get(&id));
+            let outlived = parts.guarding.take(&id);
+            if !recovered.clean {
+                let said = outlived.as_ref().map_or_else(|| said(decision), guarding::decision);
+                parts.audit.note(Actor::Supervisor, AuditAction::Recovery, id.as_str(), said);
+            }
+            if let Some(outlived) = outlived.as_ref().filter(|one| one.status.is_some()) {
+                ended.push((id.clone(), outlived.incarnation));
+            }
             starts.push(async move {
-                let result = match decision {
-                    Resumption::Start => parts.engine.start(&id).await,
-                    Resumption::Resume => parts.engine.resume(&id).await,
-                    Resumption::Leave => Ok(()),
+                let result = match (outlived, decision) {
+                    (Some(outlived), _) => parts.engine.adopt(&id, outlived.into_child()).await,
+                    (None, Resumption::Start) => parts.engine.start(&id).await,
+                    (None, Resumption::Resume) => parts.engine.resume(&id).await,
+                    (None, Resumption::Leave) => Ok(()),
                 };
                 result.err().map(|error| ServiceFailure { service: id, error })
             });
@@ -167,10 +180,21 @@ impl Supervisor {
         let attempted = starts.len();
         let failures: Vec<_> = join_all(starts).await.into_iter().flatten().collect();
         if failures.is_empty() {
-            return Ok(());
+            return (ended, Ok(()));
         }
-        Err(SupervisorError::Partial { operation: "starting".into(), attempted, failures })
+        let operation = "starting".into();
+        (ended, Err(SupervisorError::Partial { operation, attempted, failures }))
     }
+}
+
+/// Says what is done about a service that was under a supervisor that is gone, and whose run is gone with it.
+fn said(decision: Resumption) -> String {
+    match decision {
+        Resumption::Start => "nothing of it ran when the supervisor was lost: started",
+        Resumption::Resume => "its run ended with the supervisor: started again if it was to be up",
+        Resumption::Leave => "left as it was when the supervisor was lost",
+    }
+    .to_owned()
 }
 
 pub(super) fn dependencies(parts: &Parts) -> BTreeMap<ServiceId, Vec<ServiceId>> {

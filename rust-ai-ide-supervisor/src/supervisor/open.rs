@@ -13,7 +13,7 @@ use supervisor_core::ports::{
 };
 use supervisor_core::state::{PendingOperation, ServiceState};
 use supervisor_core::status::SupervisorPhase;
-use supervisor_core::{CheckpointId, Sequence, ServiceId};
+use supervisor_core::{CheckpointId, Incarnation, Sequence, ServiceId};
 use supervisor_ipc::IpcMonitor;
 use supervisor_persist::{Durability, StatePersistence};
 use supervisor_process::{Engine, SystemProcessTable};
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::channels::ChannelHub;
+use super::guarding::{self, Guarding};
 use super::recovery::{after_clean_end, ended_cleanly, newest_states};
 use super::sink::{AuditQueue, Sink};
 use super::{Inner, Supervisor};
@@ -39,6 +40,7 @@ pub(super) struct Parts {
     pub(super) sink: Arc<Sink>,
     pub(super) audit: AuditQueue,
     pub(super) recovered: Recovered,
+    pub(super) guarding: Guarding,
     pub(super) last_checkpoint: watch::Sender<Option<CheckpointId>>,
     /// Background tasks, joined at shutdown.
     pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -79,9 +81,10 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     .entropy(Arc::clone(&inner.entropy))
     .open()
     .await?;
-    let recovered = read_stored(&store).await?;
-    let swept = sweep(&dir.mark()).await;
-    let recovered = Recovered { swept, ..recovered };
+    let mut recovered = read_stored(&store).await?;
+    let guarding = guarding::open(&inner.guardian, &dir).await?;
+    guarding.claim_all(&mut recovered, inner.clock.wall()).await?;
+    recovered.swept += sweep(&dir.mark(), &guarding.kept()).await;
 
     let events_head = EventStore::head(&store).await?;
     // Events are a record for people; what recovery needs is in the journal and the trail, which are synced.
@@ -95,7 +98,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     });
     let events: Arc<dyn EventSink> = Arc::clone(&sink) as _;
     let hub = Arc::new(ChannelHub::default());
-    let engine = Engine::builder()
+    let mut engine = Engine::builder()
         .clock(Arc::clone(&inner.clock))
         .entropy(Arc::clone(&inner.entropy))
         .sink(Arc::clone(&events))
@@ -105,8 +108,12 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .log_dir(dir.join("logs"))
         .health_check_interval(inner.config.health_check_interval)
         .max_services(inner.config.max_concurrent_services)
-        .subreaper(inner.subreaper)
-        .build()?;
+        // With a guardian orphans are its children, not ours.
+        .subreaper(inner.subreaper && guarding.spawner.is_none());
+    if let Some(spawner) = &guarding.spawner {
+        engine = engine.guardian(Arc::clone(spawner));
+    }
+    let engine = engine.build()?;
     let ipc = IpcMonitor::builder(supervisor_core::config::RecoveryConfig::default())
         .clock(Arc::clone(&inner.clock))
         .entropy(Arc::clone(&inner.entropy))
@@ -123,6 +130,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         sink,
         audit,
         recovered,
+        guarding,
         last_checkpoint: watch::Sender::new(newest),
         tasks: Mutex::new(Vec::new()),
         writers: Mutex::new(vec![event_writer, audit_writer]),
@@ -162,10 +170,14 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
     })
 }
 
-/// Ends every process that carries this state directory's mark: its supervisor is gone, for we hold its lock.
-async fn sweep(mark: &str) -> u64 {
+/// Ends every process that carries this state directory's mark, but for the runs that are kept: its supervisor is gone,
+/// for we hold its lock.
+async fn sweep(mark: &str, kept: &[(ServiceId, Incarnation)]) -> u64 {
     let table = SystemProcessTable::new();
-    let found = table.marked(mark);
+    let mut found = table.marked(mark);
+    found.retain(|process| {
+        !kept.iter().any(|(id, run)| *id == process.service && *run == process.incarnation)
+    });
     if found.is_empty() {
         return 0;
     }

@@ -1,10 +1,12 @@
 //! What to make of stored state at start: which record is newest, and what each service deserves.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use supervisor_core::ServiceId;
+use chrono::{DateTime, Utc};
 use supervisor_core::event::{EventKind, SupervisorEvent};
 use supervisor_core::state::{Desired, Phase, ServiceState};
+use supervisor_core::{Incarnation, ServiceId};
 
 /// What a service deserves when monitoring starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +74,60 @@ pub(super) fn after_clean_end(mut state: ServiceState) -> ServiceState {
     state
 }
 
+/// What is made of a run that outlived its supervisor, or of the record of its end.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Claim {
+    /// It is the service's run: the service goes on from this state with it.
+    Adopt(Box<ServiceState>),
+    /// Its end is part of what is stored already.
+    Known,
+    /// It is no run of the service as it stands: it must end.
+    Unwanted,
+}
+
+/// Decides about one run the guardian names. Who is right about which run is the newest is the guardian: it started it.
+pub(super) fn claim(
+    clean: bool,
+    service: &ServiceId,
+    state: Option<&ServiceState>,
+    run: Incarnation,
+    alive: bool,
+    now: DateTime<Utc>,
+) -> Claim {
+    let otherwise = if alive { Claim::Unwanted } else { Claim::Known };
+    if clean {
+        return otherwise;
+    }
+    let Some(state) = state else {
+        if !alive {
+            return Claim::Known;
+        }
+        let mut state = ServiceState::registered(service.clone(), now);
+        running(&mut state, run);
+        return Claim::Adopt(Box::new(state));
+    };
+    match run.cmp(&state.incarnation) {
+        Ordering::Less => otherwise,
+        Ordering::Equal if state.phase.may_be_alive() => Claim::Adopt(Box::new(state.clone())),
+        Ordering::Equal => otherwise,
+        // The transitions that led to it were not stored in time; that there is a run says what was asked for.
+        Ordering::Greater => {
+            let mut state = state.clone();
+            running(&mut state, run);
+            Claim::Adopt(Box::new(state))
+        }
+    }
+}
+
+fn running(state: &mut ServiceState, run: Incarnation) {
+    state.incarnation = run;
+    state.phase = Phase::Running;
+    state.desired = Desired::Up;
+    state.next_restart_at = None;
+}
+
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-    use supervisor_core::Incarnation;
-
     use super::*;
 
     fn state(id: &str, incarnation: u64, phase: Phase, desired: Desired) -> ServiceState {
@@ -111,5 +162,31 @@ mod tests {
         assert_eq!(resumption(false, true, Some(&failed)), Resumption::Leave);
         assert_eq!(resumption(false, true, None), Resumption::Start);
         assert_eq!(resumption(true, false, None), Resumption::Leave);
+    }
+
+    #[test]
+    fn a_run_that_outlived_is_adopted_only_if_it_is_the_run_the_service_is_in_or_a_newer_one() {
+        let at = |phase, desired| state("a", 3, phase, desired);
+        let judge = |stored: Option<&ServiceState>, run, alive| {
+            let id = ServiceId::new("a").unwrap();
+            claim(false, &id, stored, Incarnation(run), alive, DateTime::UNIX_EPOCH)
+        };
+        let up = at(Phase::Running, Desired::Up);
+        assert_eq!(judge(Some(&up), 3, true), Claim::Adopt(Box::new(up.clone())));
+        assert_eq!(judge(Some(&up), 3, false), Claim::Adopt(Box::new(up.clone())));
+        let stopping = at(Phase::Stopping, Desired::Down);
+        assert_eq!(judge(Some(&stopping), 3, true), Claim::Adopt(Box::new(stopping.clone())));
+        let backoff = at(Phase::Backoff, Desired::Up);
+        assert_eq!(judge(Some(&backoff), 3, false), Claim::Known, "judged before");
+        assert_eq!(judge(Some(&up), 2, false), Claim::Known);
+        assert_eq!(judge(Some(&up), 2, true), Claim::Unwanted);
+        let Claim::Adopt(newer) = judge(Some(&backoff), 4, true) else { panic!("adopted") };
+        assert_eq!((newer.incarnation, newer.phase), (Incarnation(4), Phase::Running));
+        let Claim::Adopt(found) = judge(None, 9, true) else { panic!("adopted") };
+        assert_eq!((found.incarnation, found.desired), (Incarnation(9), Desired::Up));
+        assert_eq!(judge(None, 9, false), Claim::Known);
+        let id = ServiceId::new("a").unwrap();
+        let after_clean = claim(true, &id, Some(&up), Incarnation(3), true, DateTime::UNIX_EPOCH);
+        assert_eq!(after_clean, Claim::Unwanted);
     }
 }

@@ -54,7 +54,7 @@ struct Kept {
 
 /// One pipe's way into the output of its service.
 #[derive(Debug)]
-struct Pump {
+pub(crate) struct Pump {
     cutter: Cutter,
     output: Output,
 }
@@ -76,8 +76,7 @@ impl CaptureThread {
         output: &Output,
         pipes: &mut Pipes,
     ) {
-        let cutter = Cutter::new(stream, output.lock().line_max);
-        match self.0.add(pipe, Box::new(Pump { cutter, output: output.clone() })) {
+        match self.0.add(pipe, Box::new(output.pump(stream))) {
             Ok(handle) => pipes.0.push(handle),
             Err(error) => tracing::warn!(%error, "a service's output is not captured"),
         }
@@ -117,6 +116,12 @@ impl Output {
         }
         kept.secrets = Secrets::new(secrets);
         kept.last.clear();
+    }
+
+    /// Gives the way in for one stream of the run that was begun.
+    pub(crate) fn pump(&self, stream: OutputStream) -> Pump {
+        let cutter = Cutter::new(stream, self.lock().line_max);
+        Pump { cutter, output: self.clone() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {

@@ -18,6 +18,9 @@ use crate::os::Bystander;
 /// Longest sleep at a time: a deadline further away is looked at again then.
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// How long an adopted set that is not wanted may take to end.
+const UNWANTED: Duration = Duration::from_secs(10);
+
 /// The run under way.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -85,6 +88,10 @@ impl Actor {
                         Event::Commanded { id, command }
                     }
                     Some(Message::Event(event)) => event,
+                    Some(Message::Adopt(child)) => {
+                        self.adopt(child).await;
+                        continue;
+                    }
                     None => return,
                 },
                 Some(done) = self.jobs.join_next() => done.unwrap_or(Event::Tick),
@@ -114,6 +121,20 @@ impl Actor {
         } else {
             self.running = None;
             self.limits = None;
+        }
+    }
+
+    /// Takes over a run of an earlier supervisor; one the machine does not want is killed.
+    async fn adopt(&mut self, child: Box<dyn ChildHandle>) {
+        let child: Arc<dyn ChildHandle> = Arc::from(child);
+        let (incarnation, identity) = (self.machine.state().incarnation, child.identity());
+        self.hold(incarnation, Arc::clone(&child));
+        self.handle(Event::Adopted { identity }).await;
+        if self.running.is_none() && !child.set_is_empty() {
+            self.jobs.spawn(async move {
+                child.kill_set(UNWANTED).await;
+                Event::Tick
+            });
         }
     }
 

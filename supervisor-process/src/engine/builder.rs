@@ -14,10 +14,11 @@ use supervisor_core::ports::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::shared::{Registry, Shared};
+use super::shared::{OutputKeeper, Registry, Shared};
 use super::store_queue::StoreQueue;
 use super::usage::Meter;
 use super::{Engine, Inner};
+use crate::guardian::GuardianSpawner;
 use crate::notify::NotifySocket;
 use crate::{SystemClock, SystemEntropy, SystemProbes, SystemSpawner};
 
@@ -37,6 +38,7 @@ pub struct EngineBuilder {
     health_check_interval: Option<Duration>,
     max_services: Option<usize>,
     subreaper: bool,
+    guardian: Option<Arc<GuardianSpawner>>,
 }
 
 /// An engine nobody listens to.
@@ -75,6 +77,12 @@ impl EngineBuilder {
     /// Sets what starts processes; [`SystemSpawner`] otherwise.
     pub fn spawner(mut self, spawner: Arc<dyn ProcessSpawner>) -> Self {
         self.spawner = Some(spawner);
+        self
+    }
+
+    /// Starts processes through a guardian; its mark is this engine's, see [`mark`](Self::mark).
+    pub fn guardian(mut self, guardian: Arc<GuardianSpawner>) -> Self {
+        self.guardian = Some(guardian);
         self
     }
 
@@ -133,19 +141,24 @@ impl EngineBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let entropy = self.entropy.unwrap_or_else(|| Arc::new(SystemEntropy::new()));
         let sink = self.sink.unwrap_or_else(|| Arc::new(NoSink));
+        let lasting = self.mark.clone();
         let mark = self
             .mark
             .unwrap_or_else(|| format!("{}-{:016x}", std::process::id(), entropy.next_u64()));
-        let (spawner, system) = match self.spawner {
-            Some(spawner) => (spawner, None),
-            None => {
+        let (spawner, output) = match (self.spawner, self.guardian) {
+            (Some(spawner), _) => (spawner, OutputKeeper::Unknown),
+            (None, Some(guardian)) => {
+                let spawner = Arc::clone(&guardian) as Arc<dyn ProcessSpawner>;
+                (spawner, OutputKeeper::Guardian(guardian))
+            }
+            (None, None) => {
                 let system =
                     Arc::new(SystemSpawner::new(mark.as_str(), self.log_dir, self.subreaper)?);
-                (Arc::clone(&system) as Arc<dyn ProcessSpawner>, Some(system))
+                (Arc::clone(&system) as Arc<dyn ProcessSpawner>, OutputKeeper::System(system))
             }
         };
         let over = CancellationToken::new();
-        let notify = match NotifySocket::open(entropy.next_u64()) {
+        let notify = match NotifySocket::open(lasting.as_deref(), entropy.next_u64()) {
             Ok(notify) => Some(notify),
             Err(error) => {
                 // Only heartbeat probes need it, and they say what is missing when they fail.
@@ -160,7 +173,7 @@ impl EngineBuilder {
             entropy,
             sink,
             spawner,
-            system,
+            output,
             probes: self.probes.unwrap_or_else(|| Arc::new(SystemProbes::new())),
             stdio: self.stdio,
             notify,

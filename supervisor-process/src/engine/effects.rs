@@ -83,25 +83,8 @@ impl Actor {
         drop(before);
         match spawned {
             Ok(child) => {
-                let child: Arc<dyn ChildHandle> = Arc::from(child);
                 let identity = child.identity();
-                if let Some(stdio) = child.take_stdio()
-                    && let Some(receiver) = &self.shared.stdio
-                {
-                    receiver.attach(&state.id, incarnation, stdio);
-                }
-                let limits = &self.machine.spec().limits;
-                os::limit(identity.pid, limits);
-                self.limits =
-                    LimitWatch::new(incarnation, &state.id, Arc::clone(&self.shared.meter), limits);
-                let metered = self.shared.meter.add(identity.clone(), state.id, incarnation);
-                self.running = Some(Running {
-                    incarnation,
-                    child,
-                    exited: false,
-                    main: None,
-                    _metered: metered,
-                });
+                self.hold(incarnation, Arc::from(child));
                 Event::Spawned { incarnation, identity }
             }
             Err(error) => {
@@ -110,6 +93,25 @@ impl Actor {
                 Event::SpawnFailed { incarnation, kind: error.kind, reason }
             }
         }
+    }
+
+    /// Makes a child the run under way: its channel handed over, its limits set, its use measured.
+    pub(super) fn hold(&mut self, incarnation: Incarnation, child: Arc<dyn ChildHandle>) {
+        let (id, identity) = (self.machine.state().id, child.identity());
+        if let Some(stdio) = child.take_stdio()
+            && let Some(receiver) = &self.shared.stdio
+        {
+            receiver.attach(&id, incarnation, stdio);
+        }
+        let limits = &self.machine.spec().limits;
+        // The pid of one that is gone already may be a stranger's.
+        if !child.set_is_empty() {
+            os::limit(identity.pid, limits);
+        }
+        self.limits = LimitWatch::new(incarnation, &id, Arc::clone(&self.shared.meter), limits);
+        let metered = self.shared.meter.add(identity, id, incarnation);
+        self.running =
+            Some(Running { incarnation, child, exited: false, main: None, _metered: metered });
     }
 
     fn child(&self, incarnation: Incarnation) -> Option<Arc<dyn ChildHandle>> {

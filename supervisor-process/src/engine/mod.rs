@@ -21,6 +21,7 @@ use supervisor_core::ServiceId;
 use supervisor_core::config::ServiceSpec;
 use supervisor_core::error::{ProcessError, SupervisorError};
 use supervisor_core::lifecycle::{Command, CommandFailure, Event, Lifecycle, Now};
+use supervisor_core::ports::ChildHandle;
 use supervisor_core::state::ServiceState;
 use supervisor_core::status::{LogLine, ResourceUsage};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -171,6 +172,25 @@ impl Engine {
         sent.map_err(|_| SupervisorError::ShuttingDown)
     }
 
+    /// Says that the run in a service's restored state is `child`: it is ours again, or its end is judged as if it had
+    /// been seen. A service whose state does not name a run leaves it to be killed.
+    ///
+    /// # Errors
+    /// [`SupervisorError::UnknownService`], [`SupervisorError::TooManyServices`]; the child is dropped then.
+    ///
+    /// # Cancel safety
+    /// Safe; the child is dropped or taken over.
+    pub async fn adopt(
+        &self,
+        id: &ServiceId,
+        child: Box<dyn ChildHandle>,
+    ) -> Result<(), SupervisorError> {
+        self.claim(id)?;
+        let mailbox = self.mailbox(id)?;
+        let sent = mailbox.send(Message::Adopt(child)).await;
+        sent.map_err(|_| SupervisorError::ShuttingDown)
+    }
+
     /// Gives the state of every service, in the order they were registered.
     #[must_use]
     pub fn states(&self) -> Vec<ServiceState> {
@@ -224,9 +244,9 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<LogLine>, SupervisorError> {
         self.mailbox(id)?;
-        let Some(spawner) = self.inner.shared.system.clone() else { return Ok(Vec::new()) };
+        let output = self.inner.shared.output.clone();
         let service = id.clone();
-        let read = tokio::task::spawn_blocking(move || spawner.logs(&service, limit)).await;
+        let read = tokio::task::spawn_blocking(move || output.logs(&service, limit)).await;
         let failed = |source: supervisor_core::error::Cause| ProcessError::Os {
             action: format!("reading the output of {id}"),
             source,

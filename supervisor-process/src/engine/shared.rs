@@ -10,9 +10,10 @@ use supervisor_core::config::{GroupStrategy, ServiceSpec};
 use supervisor_core::lifecycle::{Command, CommandFailure, Event};
 use supervisor_core::policy::RestartBudget;
 use supervisor_core::ports::{
-    Clock, Entropy, EventSink, ProbeRunner, ProcessSpawner, StdioReceiver,
+    ChildHandle, Clock, Entropy, EventSink, ProbeRunner, ProcessSpawner, StdioReceiver,
 };
 use supervisor_core::state::ServiceState;
+use supervisor_core::status::LogLine;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use super::MAILBOX_MAX;
 use super::store_queue::StoreQueue;
 use super::usage::Meter;
 use crate::SystemSpawner;
+use crate::guardian::GuardianSpawner;
 use crate::notify::NotifySocket;
 
 /// What a service's task is told.
@@ -30,6 +32,28 @@ pub(crate) enum Message {
     Command { command: Command, reply: oneshot::Sender<Result<(), CommandFailure>> },
     /// Something happened to it.
     Event(Event),
+    /// The run in its restored state is alive, or its end is known: it is ours again.
+    Adopt(Box<dyn ChildHandle>),
+}
+
+/// Who keeps captured output and can read it back.
+#[derive(Debug, Clone)]
+pub(crate) enum OutputKeeper {
+    /// Nobody here.
+    Unknown,
+    System(Arc<SystemSpawner>),
+    Guardian(Arc<GuardianSpawner>),
+}
+
+impl OutputKeeper {
+    /// Gives the last `limit` captured lines of a service; blocks on files.
+    pub(crate) fn logs(&self, service: &ServiceId, limit: usize) -> std::io::Result<Vec<LogLine>> {
+        match self {
+            Self::Unknown => Ok(Vec::new()),
+            Self::System(spawner) => spawner.logs(service, limit),
+            Self::Guardian(spawner) => spawner.logs(service, limit),
+        }
+    }
 }
 
 /// One registered service, seen from outside.
@@ -96,8 +120,7 @@ pub(crate) struct Shared {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) sink: Arc<dyn EventSink>,
     pub(crate) spawner: Arc<dyn ProcessSpawner>,
-    /// The spawner again if it is the system's own, for reading captured output.
-    pub(crate) system: Option<Arc<SystemSpawner>>,
+    pub(crate) output: OutputKeeper,
     pub(crate) probes: Arc<dyn ProbeRunner>,
     pub(crate) stdio: Option<Arc<dyn StdioReceiver>>,
     pub(crate) notify: Option<NotifySocket>,

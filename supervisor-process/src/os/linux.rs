@@ -306,6 +306,25 @@ pub(super) fn marking_in(environment: &[u8]) -> Option<Marking> {
     })
 }
 
+/// Reads whose guardian a process is, or was about to stop being: between fork and exec it still says so.
+pub(crate) fn guardian_mark(pid: u32) -> Option<String> {
+    variable(&environment(pid), crate::command::GUARDIAN_VARIABLE).map(str::to_owned)
+}
+
+/// Gives the limits of a service as the system names them: resource, soft and hard value.
+pub(crate) fn rlimits(limits: &supervisor_core::config::ResourceLimits) -> Vec<(u32, u64, u64)> {
+    let bytes = |size: Option<supervisor_core::text::ByteSize>| {
+        size.map(supervisor_core::text::ByteSize::bytes)
+    };
+    let wanted = [
+        (libc::RLIMIT_NOFILE, limits.open_files),
+        (libc::RLIMIT_CORE, bytes(limits.core_dump)),
+        (libc::RLIMIT_FSIZE, bytes(limits.file_size)),
+        (libc::RLIMIT_NPROC, limits.processes),
+    ];
+    wanted.into_iter().filter_map(|(resource, value)| Some((resource, value?, value?))).collect()
+}
+
 /// Sets the pipes of a child: none for input unless it has a channel, ours for output.
 pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
     command.stdin(if channel { Stdio::piped() } else { Stdio::null() });

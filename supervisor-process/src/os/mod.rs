@@ -7,6 +7,8 @@ mod children;
 #[cfg(target_os = "linux")]
 mod exit_info;
 #[cfg(target_os = "linux")]
+pub(crate) mod guardian;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 mod pipes;
@@ -30,7 +32,7 @@ pub(crate) use pipes::{Pipe, PipeHandle, PipeReader};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::*;
 #[cfg(target_os = "linux")]
-pub(crate) use proc_fs::{Entry, Snapshot, identity_of, usage};
+pub(crate) use proc_fs::{Entry, Snapshot, boot_id, identity_of, usage};
 #[cfg(target_os = "linux")]
 pub(crate) use reserve::fill as reserve_descriptors;
 #[cfg(target_os = "linux")]

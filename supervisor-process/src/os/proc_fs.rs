@@ -18,6 +18,7 @@ pub(crate) struct Entry {
     pub(crate) state: char,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    pub(crate) session: u32,
     pub(crate) start_time: u64,
     /// It has no environment because it is just being replaced by another program.
     pub(crate) between_programs: bool,
@@ -43,11 +44,12 @@ impl Entry {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
+        let session = fields.next()?.parse().ok()?;
         // Field 9 holds the flags, field 22 the start time, field 50 where the environment is.
-        let flags: u64 = fields.nth(3)?.parse().ok()?;
+        let flags: u64 = fields.nth(2)?.parse().ok()?;
         let start_time = fields.nth(12)?.parse().ok()?;
         let between_programs = flags & KERNEL_THREAD == 0 && fields.nth(27) == Some("0");
-        Some(Self { pid, state, parent, group, start_time, between_programs })
+        Some(Self { pid, state, parent, group, session, start_time, between_programs })
     }
 
     /// A zombie holds nothing any more but its exit status.

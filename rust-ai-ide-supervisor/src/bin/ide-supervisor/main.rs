@@ -13,5 +13,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before anything else: the process that owns the services is this program run again.
+    rust_ai_ide_supervisor::guardian::run_if_asked();
     commands::run(args::Args::parse())
 }

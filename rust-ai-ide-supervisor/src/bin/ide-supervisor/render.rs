@@ -26,6 +26,8 @@ pub(crate) fn status(report: &StatusReport, now: DateTime<Utc>, output: Output) 
         Some(id) => text.push_str(&format!(", last checkpoint {id}")),
         None => text.push_str(", no checkpoint yet"),
     }
+    let guarded = supervisor.containment.iter().any(|layer| layer == "guardian");
+    text.push_str(if guarded { ", guarded" } else { ", without a guardian" });
     text.push_str("\n\n");
     if report.services.is_empty() {
         text.push_str("no services\n");

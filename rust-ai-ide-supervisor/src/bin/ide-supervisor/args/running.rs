@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use rust_ai_ide_supervisor::GuardianChoice;
 use supervisor_core::{CheckpointId, ServiceId};
 
 pub(crate) use super::storage::{
@@ -92,6 +93,17 @@ pub(crate) struct Up {
     /// Print events as one JSON document a line.
     #[arg(long, conflicts_with = "detach")]
     pub(crate) json: bool,
+    /// Own the services' processes in this process instead of in a guardian: when it is killed, what it leaves behind
+    /// ends with the next start only, and nothing outlives it.
+    #[arg(long)]
+    pub(crate) no_guardian: bool,
+}
+
+impl Up {
+    /// Who owns the services' processes.
+    pub(crate) fn guardian(&self) -> GuardianChoice {
+        if self.no_guardian { GuardianChoice::Refused } else { GuardianChoice::IfPossible }
+    }
 }
 
 #[derive(Debug, clap::Args)]

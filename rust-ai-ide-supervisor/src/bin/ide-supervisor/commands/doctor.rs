@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use rust_ai_ide_supervisor::config_file::{ConfigFile, ConfigFileError};
+use rust_ai_ide_supervisor::guardian::{self, GuardianProgram};
 use serde::Serialize;
 use serde_json::json;
 use supervisor_persist::{DoctorVerdict, examine};
@@ -64,6 +65,7 @@ pub(crate) fn run(doctor: &Doctor, output: Output) -> Result<(), Failure> {
     if let Ok(dir) = doctor.target.state_dir() {
         checks.extend(os::state_dir_checks(&dir));
         checks.extend(storage(&doctor.target, &dir));
+        checks.push(guardian(&dir));
     }
     checks.extend(os::system_checks());
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Fail).count();
@@ -135,6 +137,22 @@ fn command_for(line: &str, verdict: DoctorVerdict) -> Option<&'static str> {
         ("checkpoints", _) => Some("checkpoint create"),
         ("audit", DoctorVerdict::Fail) => Some("audit verify"),
         _ => None,
+    }
+}
+
+/// Says who owns the services' processes here, or would.
+fn guardian(dir: &Path) -> Check {
+    const NAME: &str = "guardian";
+    if let Some(pid) = guardian::running(dir) {
+        return Check::ok(NAME, format!("process {pid} owns the services' processes"));
+    }
+    match guardian::available(dir, &GuardianProgram::Itself) {
+        Ok(()) => Check::ok(NAME, "a process of its own will own the services' processes"),
+        Err(reason) => Check::warn(
+            NAME,
+            reason,
+            "what a killed supervisor leaves behind is ended by the next start, if at all, and no service outlives it",
+        ),
     }
 }
 

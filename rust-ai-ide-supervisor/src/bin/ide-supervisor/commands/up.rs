@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use rust_ai_ide_supervisor::config_file::ConfigFile;
 use rust_ai_ide_supervisor::daemon::protocol::ReloadReport;
 use rust_ai_ide_supervisor::daemon::{ControlClient, ControlServer, Faces, Reloader};
-use rust_ai_ide_supervisor::{Actor, ShutdownReport, Supervisor, SupervisorControl};
+use rust_ai_ide_supervisor::{
+    Actor, GuardianChoice, ShutdownReport, Supervisor, SupervisorControl,
+};
 use supervisor_core::config::ServiceSpec;
 use supervisor_core::error::{Classified, SecurityError, SupervisorError, chain};
 use supervisor_core::ports::{Delivery, EventSubscription};
@@ -30,17 +32,18 @@ pub(crate) fn run(up: &Up, output: Output) -> Result<(), Failure> {
     let file = ConfigFile::load(&config)?;
     let state_dir = up.target.state_dir.clone().unwrap_or_else(|| file.state_dir());
     if up.detach {
-        return super::block_on(detach(&config, &state_dir));
+        return super::block_on(detach(&config, &state_dir, up.no_guardian));
     }
-    super::block_on(supervise(file, state_dir, up.json, output, |_| async { Ok(()) }))
+    let choice = up.guardian();
+    super::block_on(supervise(file, state_dir, choice, (up.json, output), |_| async { Ok(()) }))
 }
 
 /// Runs a supervisor in this process. `prepare` is given it before anything is started.
 pub(super) async fn supervise<F>(
     file: ConfigFile,
     state_dir: PathBuf,
-    json: bool,
-    output: Output,
+    choice: GuardianChoice,
+    (json, output): (bool, Output),
     prepare: impl FnOnce(Supervisor) -> F,
 ) -> Result<(), Failure>
 where
@@ -51,6 +54,7 @@ where
         .config(file.supervisor.clone())
         .state_dir(&state_dir)
         .subreaper(true)
+        .guardian(choice)
         .build()
         .map_err(|error| failure(&error))?;
     let events = supervisor.events();
@@ -269,7 +273,7 @@ pub(super) fn described(report: &ReloadReport) -> String {
 }
 
 /// Starts the same command in a session of its own and waits until it answers.
-async fn detach(config: &Path, state_dir: &Path) -> Result<(), Failure> {
+async fn detach(config: &Path, state_dir: &Path, no_guardian: bool) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::error::Error| {
         Failure::new(Exit::Failed, format!("{what}: {error}"))
     };
@@ -283,6 +287,9 @@ async fn detach(config: &Path, state_dir: &Path) -> Result<(), Failure> {
         std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
     let mut command = tokio::process::Command::new(program);
     command.arg("up").arg("--config").arg(config).arg("--state-dir").arg(dir.path());
+    if no_guardian {
+        command.arg("--no-guardian");
+    }
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     os::own_session(&mut command);
     let mut child =

@@ -7,6 +7,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rust_ai_ide_supervisor::GuardianChoice;
 use rust_ai_ide_supervisor::config_file::ConfigFile;
 
 use crate::args::Target;
@@ -141,9 +142,16 @@ fn free_port() -> std::io::Result<u16> {
 pub(crate) fn supervise(target: &Target, output: Output) -> Result<(), Failure> {
     let file = ConfigFile::load(&target.config_path()?)?;
     let state_dir = target.state_dir()?;
-    super::block_on(super::up::supervise(file, state_dir, true, output, |supervisor| async move {
-        language_client::attach(&supervisor, output).await?;
-        tokio::spawn(watch::end_with_parent(supervisor));
-        Ok(())
-    }))
+    let choice = GuardianChoice::IfPossible;
+    super::block_on(super::up::supervise(
+        file,
+        state_dir,
+        choice,
+        (true, output),
+        |supervisor| async move {
+            language_client::attach(&supervisor, output).await?;
+            tokio::spawn(watch::end_with_parent(supervisor));
+            Ok(())
+        },
+    ))
 }

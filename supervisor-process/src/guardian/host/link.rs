@@ -1,0 +1,371 @@
+//! The connection to a guardian: requests out, answers and events in, and noticing that nobody answers any more.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::process::{PidfdFlags, Signal as Native};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::super::protocol::{Reply, Request, RequestId, SetId};
+use super::super::wire::{FRAME_MAX, Incoming};
+use super::child::Run;
+use crate::os::guardian as os;
+
+/// Silence after which the guardian is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long it may take to say so before it is told to go on, should somebody have stopped it.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How long it may take then before it counts as dead and is killed.
+const LAST_CHANCE: Duration = Duration::from_secs(10);
+/// Bytes that may wait to be sent; a request beyond it is refused, for the guardian reads nothing.
+const OUTGOING_MAX: usize = 16 * 1024 * 1024;
+/// Bytes read at a time.
+const READ_MAX: usize = 64 * 1024;
+
+/// The guardian is gone, or reads nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost;
+
+/// An answer, and the descriptors that came with it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) with: Vec<OwnedFd>,
+}
+
+/// What is done with an answer before the requester sees it, in the order in which things happened.
+type Take = Box<dyn FnOnce(&Arc<Link>, Answer) + Send>;
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    frames: VecDeque<Vec<u8>>,
+    sent: usize,
+    bytes: usize,
+}
+
+/// The connection.
+pub(super) struct Link {
+    stream: UnixStream,
+    outgoing: Mutex<Outgoing>,
+    waits_to_send: Notify,
+    pending: Mutex<HashMap<RequestId, Take>>,
+    pub(super) runs: Mutex<HashMap<SetId, Weak<Run>>>,
+    next: AtomicU32,
+    pub(super) guardian: Guardian,
+    /// The connection has ended.
+    pub(super) lost: CancellationToken,
+    /// What the loss of it left behind was ended too.
+    pub(super) cleaned: CancellationToken,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(super) struct Guardian {
+    pub(super) pid: u32,
+    pub(super) start_time: u64,
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Guardian {
+    /// Pins the process at the other end.
+    pub(super) fn pin(pid: u32, start_time: u64) -> io::Result<Self> {
+        let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let number = number.ok_or(io::ErrorKind::InvalidData)?;
+        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
+        let found = crate::os::Entry::read(pid).map(|entry| entry.start_time);
+        // Checked after pinning: from here on it cannot be another.
+        if found != Some(start_time) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Self { pid, start_time, pidfd })
+    }
+
+    fn signal(&self, signal: Native) {
+        // Gone is what a kill wants, and what makes waking pointless.
+        _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Reaps it if it has ended and is our child; tells whether there is nothing left to wait for.
+    fn reap(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        use std::os::fd::AsFd;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        !matches!(waitid(WaitId::PidFd(self.pidfd.as_fd()), options), Ok(None))
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("guardian", &self.guardian).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every statement under these locks leaves the value valid; a panic of another holder changes nothing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    /// Takes over a connection that was greeted.
+    pub(super) fn new(stream: UnixStream, guardian: Guardian) -> Arc<Self> {
+        Arc::new(Self {
+            stream,
+            outgoing: Mutex::default(),
+            waits_to_send: Notify::new(),
+            pending: Mutex::default(),
+            runs: Mutex::default(),
+            next: AtomicU32::new(1),
+            guardian,
+            lost: CancellationToken::new(),
+            cleaned: CancellationToken::new(),
+        })
+    }
+
+    pub(super) fn runs(&self) -> MutexGuard<'_, HashMap<SetId, Weak<Run>>> {
+        locked(&self.runs)
+    }
+
+    /// Gives every run somebody still holds.
+    pub(super) fn living_runs(&self) -> Vec<Arc<Run>> {
+        self.runs().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Sends a request nobody waits for.
+    pub(super) fn tell(&self, request: &Request) {
+        // Lost: then the guardian's own rule for a lost host, or the sweep after a lost guardian, does it.
+        if let Some(frame) = request.encode(0) {
+            _ = self.send(frame);
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Answer, Lost> {
+        let (answer, answered) = oneshot::channel();
+        // Whoever asked may have gone; then nobody needs the answer.
+        self.ask_with(request, Box::new(move |_, given| drop(answer.send(given))))?;
+        tokio::select! {
+            answer = answered => answer.map_err(|_| Lost),
+            () = self.lost.cancelled() => Err(Lost),
+        }
+    }
+
+    /// Sends a request whose answer is taken by `take`, before anything that came after it is looked at.
+    pub(super) fn ask_with(&self, request: &Request, take: Take) -> Result<(), Lost> {
+        let id = self.next_id();
+        let frame = request.encode(id).ok_or(Lost)?;
+        locked(&self.pending).insert(id, take);
+        let sent = self.send(frame);
+        if sent.is_err() || self.lost.is_cancelled() {
+            locked(&self.pending).remove(&id);
+            return Err(Lost);
+        }
+        Ok(())
+    }
+
+    fn next_id(&self) -> RequestId {
+        loop {
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            // 0 asks for no answer.
+            if id != 0 {
+                return id;
+            }
+        }
+    }
+
+    /// Sends at once what there is room for; the rest follows when there is room again.
+    fn send(&self, frame: Vec<u8>) -> Result<(), Lost> {
+        if self.lost.is_cancelled() {
+            return Err(Lost);
+        }
+        let mut outgoing = locked(&self.outgoing);
+        if outgoing.bytes + frame.len() > OUTGOING_MAX {
+            return Err(Lost);
+        }
+        outgoing.bytes += frame.len();
+        outgoing.frames.push_back(frame);
+        if !self.flush(&mut outgoing) {
+            self.waits_to_send.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends what there is room for; tells whether that was everything.
+    fn flush(&self, outgoing: &mut Outgoing) -> bool {
+        while let Some(frame) = outgoing.frames.front() {
+            let rest = &frame[outgoing.sent..];
+            match self.stream.try_io(Interest::WRITABLE, || os::send(&self.stream, rest, &[])) {
+                Ok(sent) => {
+                    outgoing.sent += sent;
+                    outgoing.bytes -= sent;
+                    if outgoing.sent == frame.len() {
+                        outgoing.frames.pop_front();
+                        outgoing.sent = 0;
+                    }
+                }
+                // Anything but a full socket is an end that the reading side notices.
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Reads, sends and watches until the connection ends or `close` asks for its end.
+    pub(super) async fn run(self: Arc<Self>, close: CancellationToken) {
+        let _hang_up = HangUp(Arc::clone(&self));
+        let mut incoming = Incoming::default();
+        let mut with = Vec::new();
+        let mut patience = Patience::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = close.cancelled() => return,
+                ready = self.stream.readable() => {
+                    if ready.is_err() || !self.read(&mut incoming, &mut with) {
+                        return;
+                    }
+                    patience = Patience::new();
+                }
+                () = self.room_to_send() => {}
+                () = tokio::time::sleep_until(patience.until) => patience.over(&self),
+            }
+        }
+    }
+
+    async fn room_to_send(&self) {
+        if locked(&self.outgoing).frames.is_empty() {
+            self.waits_to_send.notified().await;
+        }
+        if self.stream.writable().await.is_ok() {
+            self.flush(&mut locked(&self.outgoing));
+        }
+    }
+
+    /// Reads once and deals with every frame that is whole; tells whether the connection goes on.
+    fn read(self: &Arc<Self>, incoming: &mut Incoming, with: &mut Vec<OwnedFd>) -> bool {
+        let mut buffer = vec![0; READ_MAX];
+        let read =
+            self.stream.try_io(Interest::READABLE, || os::receive(&self.stream, &mut buffer, with));
+        match read {
+            Ok(0) => return false,
+            Ok(read) => incoming.push(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(_) => return false,
+        }
+        loop {
+            let reply = match incoming.next(FRAME_MAX) {
+                Ok(Some(body)) => Reply::decode(body),
+                Ok(None) => return true,
+                Err(malformed) => Err(malformed),
+            };
+            match reply {
+                Ok((id, reply)) => self.take(id, reply, with),
+                Err(malformed) => {
+                    tracing::error!(%malformed, "the guardian is not understood; it is given up");
+                    self.guardian.signal(Native::KILL);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, id: RequestId, reply: Reply, with: &mut Vec<OwnedFd>) {
+        match reply {
+            Reply::Exited { set, exit } => self.on_run(set, |run| run.exited(exit)),
+            Reply::Emptied { set } => self.on_run(set, Run::emptied),
+            reply => {
+                let carries = matches!(reply, Reply::Started { channel: true, .. });
+                let given =
+                    if carries { with.drain(..with.len().min(2)).collect() } else { Vec::new() };
+                let take = locked(&self.pending).remove(&id);
+                if let Some(take) = take {
+                    take(self, Answer { reply, with: given });
+                }
+            }
+        }
+    }
+
+    fn on_run(&self, set: SetId, then: impl FnOnce(&Run)) {
+        let run = self.runs().get(&set).and_then(Weak::upgrade);
+        if let Some(run) = run {
+            then(&run);
+        }
+    }
+
+    /// Waits until the guardian has ended and reaps it, for at most `limit`; tells whether it has.
+    pub(super) async fn ended(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_micros(500);
+        loop {
+            if self.guardian.reap() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            // poll: only for the moment between the end of the connection and that of the process.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Ends the connection on whatever path its task ends, also when the runtime is dropped.
+struct HangUp(Arc<Link>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // Closed already is what is wanted.
+        _ = rustix::net::shutdown(&self.0.stream, rustix::net::Shutdown::Both);
+        self.0.lost.cancel();
+        locked(&self.0.pending).clear();
+    }
+}
+
+/// How long silence lasts, and what is done about it.
+struct Patience {
+    until: Instant,
+    step: u8,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { until: Instant::now() + SILENCE, step: 0 }
+    }
+
+    fn over(&mut self, link: &Arc<Link>) {
+        let wait = match self.step {
+            0 => {
+                // Its answer is a sign of life, whatever it says.
+                _ = link.ask_with(&Request::Ping, Box::new(|_, _| {}));
+                ANSWER
+            }
+            1 => {
+                tracing::warn!(
+                    pid = link.guardian.pid,
+                    "the guardian does not answer; it is told to go on"
+                );
+                link.guardian.signal(Native::CONT);
+                LAST_CHANCE
+            }
+            _ => {
+                tracing::error!(
+                    pid = link.guardian.pid,
+                    "the guardian does not answer; it is killed"
+                );
+                link.guardian.signal(Native::KILL);
+                LAST_CHANCE
+            }
+        };
+        self.step = self.step.saturating_add(1);
+        self.until = Instant::now() + wait;
+    }
+}

@@ -1,0 +1,95 @@
+//! One set in the guardian's hands: its leader, its pipes, how it ended.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use supervisor_core::config::HostDeathPolicy;
+use supervisor_core::exit::{ExitStatus, LAST_LINES_MAX};
+use supervisor_core::{Incarnation, ServiceId};
+
+use super::super::protocol::{Exit, Held, RequestId, SetId};
+use super::output::Source;
+use crate::capture::Output;
+
+/// First pause between two looks at a set that is being killed; doubles.
+const LOOK_MIN: Duration = Duration::from_micros(500);
+/// Longest pause between two looks while somebody waits.
+const LOOK_MAX: Duration = Duration::from_millis(50);
+/// Longest pause between two looks at what a kill did not end and nobody waits for.
+const LOOK_MAX_ALONE: Duration = Duration::from_secs(1);
+
+/// One run of a service and whatever it started.
+#[derive(Debug)]
+pub(super) struct Set {
+    pub(super) id: SetId,
+    pub(super) service: ServiceId,
+    pub(super) incarnation: Incarnation,
+    pub(super) policy: HostDeathPolicy,
+    pub(super) leader: u32,
+    pub(super) start_time: u64,
+    /// Pins the leader and tells of its end; closed once it has ended.
+    pub(super) pidfd: Option<OwnedFd>,
+    pub(super) output: Output,
+    /// Standard output and error, as far as they are read here and not at their end.
+    pub(super) sources: [Option<Source>; 2],
+    /// Our copies of a channel's pipes, kept for the next host of a set that outlives this one.
+    pub(super) channel: Option<[OwnedFd; 2]>,
+    pub(super) status: Option<ExitStatus>,
+    /// Nothing of it is left, and the leader is reaped.
+    pub(super) emptied: bool,
+    pub(super) told_exit: bool,
+    pub(super) told_emptied: bool,
+    pub(super) kill: Option<Kill>,
+    /// Nobody wants to know of it once it is empty.
+    pub(super) forget: bool,
+}
+
+/// A kill under way.
+#[derive(Debug, Clone)]
+pub(super) struct Kill {
+    /// Who waits for it, and until when.
+    pub(super) asked: Vec<(RequestId, Instant)>,
+    pub(super) killed: u32,
+    pub(super) next_look: Instant,
+    pause: Duration,
+}
+
+impl Kill {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { asked: Vec::new(), killed: 0, next_look: now, pause: LOOK_MIN }
+    }
+
+    /// Sets when to look again.
+    pub(super) fn looked(&mut self, now: Instant) {
+        self.next_look = now + self.pause;
+        let longest = if self.asked.is_empty() { LOOK_MAX_ALONE } else { LOOK_MAX };
+        self.pause = (self.pause * 2).min(longest);
+    }
+}
+
+impl Set {
+    /// What there is to tell of its end.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        let status = self.status?;
+        Some(Exit { status, empty: self.emptied, lines: self.output.last_lines(LAST_LINES_MAX) })
+    }
+
+    /// What the next host is told.
+    pub(super) fn held(&self) -> Held {
+        Held {
+            set: self.id,
+            service: self.service.clone(),
+            incarnation: self.incarnation,
+            policy: self.policy,
+            pid: self.leader,
+            start_time: self.start_time,
+            channel: self.channel.is_some(),
+            exit: self.exit(),
+        }
+    }
+
+    /// Whether anything of it may be alive.
+    pub(super) const fn may_live(&self) -> bool {
+        self.status.is_none() || !self.emptied
+    }
+}

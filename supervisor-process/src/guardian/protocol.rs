@@ -1,0 +1,482 @@
+//! What a host and a guardian say to each other.
+//!
+//! The first frame of either side has a form that never changes: [`MAGIC`], then versions. Everything after it is in
+//! the version both understand; a host and a guardian without one part with a sentence that says so.
+
+use supervisor_core::config::HostDeathPolicy;
+use supervisor_core::exit::ExitStatus;
+use supervisor_core::{Incarnation, ServiceId, Signal};
+
+use super::wire::{Malformed, Reader, Writer};
+
+/// The first bytes of a connection in either direction.
+const MAGIC: &[u8; 8] = b"IDEGUARD";
+/// Oldest version this build speaks.
+pub(super) const VERSION_MIN: u16 = 1;
+/// Newest version this build speaks.
+pub(super) const VERSION_MAX: u16 = 1;
+/// Longest greeting: magic, versions, and a build's name.
+pub(super) const GREETING_MAX: usize = 256;
+
+/// Names one set within one guardian; never given out twice.
+pub(super) type SetId = u32;
+/// Names one request within one connection; 0 asks for no answer.
+pub(super) type RequestId = u32;
+
+/// The first frame of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) oldest: u16,
+    pub(super) newest: u16,
+    /// Name and version of the program, for people.
+    pub(super) build: String,
+}
+
+impl Hello {
+    /// The greeting of this build.
+    pub(super) fn ours() -> Self {
+        let (oldest, newest, build) = (VERSION_MIN, VERSION_MAX, build());
+        Self { oldest, newest, build }
+    }
+
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        let mut writer = Writer::new();
+        writer.bytes(MAGIC).u16(self.oldest).u16(self.newest).bytes(self.build.as_bytes());
+        writer.finish()
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = greeted(body)?;
+        let (oldest, newest) = (reader.u16()?, reader.u16()?);
+        // A newer side may say more after this; what it is, only the version both speak tells.
+        Ok(Self { oldest, newest, build: reader.text()? })
+    }
+}
+
+/// The name of this build.
+pub(super) fn build() -> String {
+    concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// Picks the version a greeting and this build both speak.
+pub(super) fn common(hello: &Hello) -> Option<u16> {
+    let newest = hello.newest.min(VERSION_MAX);
+    (newest >= hello.oldest.max(VERSION_MIN)).then_some(newest)
+}
+
+/// The first frame of a guardian.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Welcome {
+    /// The connection is this host's.
+    Accepted { version: u16, pid: u32, start_time: u64, build: String },
+    /// It is not.
+    Refused { why: Refusal, text: String },
+}
+
+/// Why a guardian refuses a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No version is spoken by both.
+    Version,
+    /// Another host is connected.
+    Owned,
+    /// Another guardian has this state directory.
+    Elsewhere,
+    /// It could not make itself ready.
+    Unfit,
+}
+
+impl Welcome {
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        let mut writer = Writer::new();
+        writer.bytes(MAGIC);
+        match self {
+            Self::Accepted { version, pid, start_time, build } => {
+                writer.u16(*version).u32(*pid).u64(*start_time).bytes(build.as_bytes());
+            }
+            Self::Refused { why, text } => {
+                writer.u16(0).u8(*why as u8).bytes(text.as_bytes());
+            }
+        }
+        writer.finish()
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = greeted(body)?;
+        Ok(match reader.u16()? {
+            0 => {
+                let why = match reader.u8()? {
+                    0 => Refusal::Version,
+                    1 => Refusal::Owned,
+                    2 => Refusal::Elsewhere,
+                    _ => Refusal::Unfit,
+                };
+                Self::Refused { why, text: reader.text()? }
+            }
+            version => {
+                let (pid, start_time) = (reader.u32()?, reader.u64()?);
+                Self::Accepted { version, pid, start_time, build: reader.text()? }
+            }
+        })
+    }
+}
+
+fn greeted(body: &[u8]) -> Result<Reader<'_>, Malformed> {
+    let mut reader = Reader::new(body);
+    if reader.bytes()? != MAGIC {
+        return Err(Malformed("it is no greeting of this protocol"));
+    }
+    Ok(reader)
+}
+
+/// What is to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spawn {
+    pub(super) service: ServiceId,
+    pub(super) incarnation: Incarnation,
+    pub(super) policy: HostDeathPolicy,
+    pub(super) program: Vec<u8>,
+    pub(super) arguments: Vec<Vec<u8>>,
+    pub(super) environment: Vec<Vec<u8>>,
+    pub(super) working_dir: Vec<u8>,
+    /// Standard input and output are a channel; they are handed to the host.
+    pub(super) channel: bool,
+    /// Resource, soft and hard value.
+    pub(super) limits: Vec<(u32, u64, u64)>,
+    pub(super) capture: Capture,
+}
+
+/// Where and how output is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Capture {
+    pub(super) directory: Vec<u8>,
+    pub(super) max_bytes: u64,
+    pub(super) files: u32,
+    pub(super) max_line: u64,
+    pub(super) max_rate: Option<u64>,
+    pub(super) secrets: Vec<Vec<u8>>,
+}
+
+/// What a host asks of its guardian.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Start a program.
+    Spawn(Box<Spawn>),
+    /// Signal a whole set.
+    Signal { set: SetId, signal: Signal },
+    /// Kill a whole set and confirm that it is empty, for at most so long; forget it then, if wanted.
+    Kill { set: SetId, confirm_ms: u64, forget: bool },
+    /// Name every set; those that are being killed for the loss of the host before are waited for.
+    List,
+    /// Forget a set that is empty.
+    Forget { set: SetId },
+    /// Hand over the channel of a set that outlived its host.
+    Attach { set: SetId },
+    /// Say that you are there.
+    Ping,
+    /// The first so many bytes of the recorded exits were read and acted upon.
+    ForgetExits { upto: u64 },
+}
+
+impl Request {
+    pub(super) fn encode(&self, id: RequestId) -> Option<Vec<u8>> {
+        let mut writer = Writer::new();
+        let mut kind = |number: u8| {
+            writer.u8(number).u32(id);
+        };
+        match self {
+            Self::Spawn(spawn) => {
+                kind(1);
+                spawn.encode(&mut writer);
+            }
+            Self::Signal { set, signal } => {
+                kind(2);
+                writer.u32(*set).u8(signal_number(*signal));
+            }
+            Self::Kill { set, confirm_ms, forget } => {
+                kind(3);
+                writer.u32(*set).u64(*confirm_ms).u8((*forget).into());
+            }
+            Self::List => kind(4),
+            Self::Forget { set } => {
+                kind(5);
+                writer.u32(*set);
+            }
+            Self::Attach { set } => {
+                kind(6);
+                writer.u32(*set);
+            }
+            Self::Ping => kind(7),
+            Self::ForgetExits { upto } => {
+                kind(8);
+                writer.u64(*upto);
+            }
+        }
+        writer.finish()
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<(RequestId, Self), Malformed> {
+        let mut reader = Reader::new(body);
+        let (kind, id) = (reader.u8()?, reader.u32()?);
+        let request = match kind {
+            1 => Self::Spawn(Box::new(Spawn::decode(&mut reader)?)),
+            2 => Self::Signal { set: reader.u32()?, signal: signal(reader.u8()?)? },
+            3 => Self::Kill {
+                set: reader.u32()?,
+                confirm_ms: reader.u64()?,
+                forget: reader.u8()? != 0,
+            },
+            4 => Self::List,
+            5 => Self::Forget { set: reader.u32()? },
+            6 => Self::Attach { set: reader.u32()? },
+            7 => Self::Ping,
+            8 => Self::ForgetExits { upto: reader.u64()? },
+            _ => return Err(Malformed("a request of no known kind")),
+        };
+        reader.end()?;
+        Ok((id, request))
+    }
+}
+
+impl Spawn {
+    fn encode(&self, writer: &mut Writer) {
+        let bytes = |writer: &mut Writer, value: &Vec<u8>| {
+            writer.bytes(value);
+        };
+        writer.bytes(self.service.as_str().as_bytes()).u64(self.incarnation.get());
+        writer.u8(policy_number(self.policy)).bytes(&self.program);
+        writer.list(&self.arguments, bytes);
+        writer.list(&self.environment, bytes);
+        writer.bytes(&self.working_dir).u8(self.channel.into());
+        writer.list(&self.limits, |writer, (resource, soft, hard)| {
+            writer.u32(*resource).u64(*soft).u64(*hard);
+        });
+        let capture = &self.capture;
+        writer.bytes(&capture.directory).u64(capture.max_bytes).u32(capture.files);
+        writer.u64(capture.max_line).u64(capture.max_rate.map_or(0, |rate| rate.max(1)));
+        writer.list(&capture.secrets, bytes);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            service: service(reader)?,
+            incarnation: Incarnation(reader.u64()?),
+            policy: policy(reader.u8()?)?,
+            program: reader.bytes()?,
+            arguments: reader.list(Reader::bytes)?,
+            environment: reader.list(Reader::bytes)?,
+            working_dir: reader.bytes()?,
+            channel: reader.u8()? != 0,
+            limits: reader.list(|reader| Ok((reader.u32()?, reader.u64()?, reader.u64()?)))?,
+            capture: Capture {
+                directory: reader.bytes()?,
+                max_bytes: reader.u64()?,
+                files: reader.u32()?,
+                max_line: reader.u64()?,
+                max_rate: Some(reader.u64()?).filter(|rate| *rate != 0),
+                secrets: reader.list(Reader::bytes)?,
+            },
+        })
+    }
+}
+
+/// A process a kill left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) pid: u32,
+    pub(super) start_time: u64,
+    pub(super) state: char,
+}
+
+/// A set as a guardian knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) set: SetId,
+    pub(super) service: ServiceId,
+    pub(super) incarnation: Incarnation,
+    pub(super) policy: HostDeathPolicy,
+    pub(super) pid: u32,
+    pub(super) start_time: u64,
+    pub(super) channel: bool,
+    pub(super) exit: Option<Exit>,
+}
+
+/// How a leader ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Exit {
+    pub(super) status: ExitStatus,
+    /// Nothing of the set is left.
+    pub(super) empty: bool,
+    /// Its last words.
+    pub(super) lines: Vec<String>,
+}
+
+/// What a guardian says: answers to requests, and what happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// A program runs. Its channel's pipes travel with the frame, if it has one.
+    Started { set: SetId, pid: u32, start_time: u64, channel: bool },
+    /// A program could not be started.
+    NotStarted { step: u8, errno: i32 },
+    /// It was done, or the system refused.
+    Done { errno: i32 },
+    /// What a kill achieved.
+    Killed { killed: u32, left: Vec<Left> },
+    /// Every set.
+    Sets(Vec<Held>),
+    /// A leader ended.
+    Exited { set: SetId, exit: Exit },
+    /// A set whose leader had ended is empty.
+    Emptied { set: SetId },
+}
+
+impl Reply {
+    pub(super) fn encode(&self, id: RequestId) -> Option<Vec<u8>> {
+        let mut writer = Writer::new();
+        let mut kind = |number: u8| {
+            writer.u8(number).u32(id);
+        };
+        match self {
+            Self::Started { set, pid, start_time, channel } => {
+                kind(1);
+                writer.u32(*set).u32(*pid).u64(*start_time).u8((*channel).into());
+            }
+            Self::NotStarted { step, errno } => {
+                kind(2);
+                writer.u8(*step).i32(*errno);
+            }
+            Self::Done { errno } => {
+                kind(3);
+                writer.i32(*errno);
+            }
+            Self::Killed { killed, left } => {
+                kind(4);
+                writer.u32(*killed);
+                writer.list(left, |writer, left| {
+                    writer.u32(left.pid).u64(left.start_time).u32(left.state.into());
+                });
+            }
+            Self::Sets(sets) => {
+                kind(5);
+                writer.list(sets, |writer, held| held.encode(writer));
+            }
+            Self::Exited { set, exit } => {
+                kind(6);
+                writer.u32(*set);
+                exit.encode(&mut writer);
+            }
+            Self::Emptied { set } => {
+                kind(7);
+                writer.u32(*set);
+            }
+        }
+        writer.finish()
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<(RequestId, Self), Malformed> {
+        let mut reader = Reader::new(body);
+        let (kind, id) = (reader.u8()?, reader.u32()?);
+        let reply = match kind {
+            1 => Self::Started {
+                set: reader.u32()?,
+                pid: reader.u32()?,
+                start_time: reader.u64()?,
+                channel: reader.u8()? != 0,
+            },
+            2 => Self::NotStarted { step: reader.u8()?, errno: reader.i32()? },
+            3 => Self::Done { errno: reader.i32()? },
+            4 => Self::Killed { killed: reader.u32()?, left: reader.list(left)? },
+            5 => Self::Sets(reader.list(Held::decode)?),
+            6 => Self::Exited { set: reader.u32()?, exit: Exit::decode(&mut reader)? },
+            7 => Self::Emptied { set: reader.u32()? },
+            _ => return Err(Malformed("a reply of no known kind")),
+        };
+        reader.end()?;
+        Ok((id, reply))
+    }
+}
+
+impl Held {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u32(self.set).bytes(self.service.as_str().as_bytes());
+        writer.u64(self.incarnation.get()).u8(policy_number(self.policy));
+        writer.u32(self.pid).u64(self.start_time).u8(self.channel.into());
+        writer.u8(self.exit.is_some().into());
+        if let Some(exit) = &self.exit {
+            exit.encode(writer);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            set: reader.u32()?,
+            service: service(reader)?,
+            incarnation: Incarnation(reader.u64()?),
+            policy: policy(reader.u8()?)?,
+            pid: reader.u32()?,
+            start_time: reader.u64()?,
+            channel: reader.u8()? != 0,
+            exit: if reader.u8()? != 0 { Some(Exit::decode(reader)?) } else { None },
+        })
+    }
+}
+
+impl Exit {
+    fn encode(&self, writer: &mut Writer) {
+        let (kind, number) = match self.status {
+            ExitStatus::Code(code) => (0, code),
+            ExitStatus::Signal(signal) => (1, signal),
+            ExitStatus::Unknown => (2, 0),
+        };
+        writer.u8(kind).i32(number).u8(self.empty.into());
+        writer.list(&self.lines, |writer, line| {
+            writer.bytes(line.as_bytes());
+        });
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let status = match (reader.u8()?, reader.i32()?) {
+            (0, code) => ExitStatus::Code(code),
+            (1, signal) => ExitStatus::Signal(signal),
+            _ => ExitStatus::Unknown,
+        };
+        Ok(Self { status, empty: reader.u8()? != 0, lines: reader.list(Reader::text)? })
+    }
+}
+
+fn left(reader: &mut Reader<'_>) -> Result<Left, Malformed> {
+    Ok(Left {
+        pid: reader.u32()?,
+        start_time: reader.u64()?,
+        state: char::from_u32(reader.u32()?).unwrap_or('?'),
+    })
+}
+
+fn service(reader: &mut Reader<'_>) -> Result<ServiceId, Malformed> {
+    ServiceId::new(reader.text()?).map_err(|_| Malformed("a service has no valid name"))
+}
+
+const fn policy_number(policy: HostDeathPolicy) -> u8 {
+    match policy {
+        HostDeathPolicy::Die => 0,
+        HostDeathPolicy::Outlive => 1,
+    }
+}
+
+const fn policy(number: u8) -> Result<HostDeathPolicy, Malformed> {
+    match number {
+        0 => Ok(HostDeathPolicy::Die),
+        1 => Ok(HostDeathPolicy::Outlive),
+        _ => Err(Malformed("a policy of no known kind")),
+    }
+}
+
+fn signal_number(signal: Signal) -> u8 {
+    let at = Signal::ALL.iter().position(|known| *known == signal).unwrap_or(usize::MAX);
+    u8::try_from(at).unwrap_or(u8::MAX)
+}
+
+fn signal(number: u8) -> Result<Signal, Malformed> {
+    let known = Signal::ALL.get(usize::from(number)).copied();
+    known.ok_or(Malformed("a signal of no known kind"))
+}
