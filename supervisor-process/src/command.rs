@@ -112,6 +112,9 @@ pub(crate) fn judge_spawn_error(spec: &ServiceSpec, error: io::Error) -> SpawnEr
         (SpawnErrorKind::BadWorkingDir, "its working directory is missing or no directory")
     } else {
         match os::spawn_error_kind(&error) {
+            kind if kind == SpawnErrorKind::BadExecutable && os::is_too_large(&error) => {
+                (kind, "its arguments and environment are larger than the system takes")
+            }
             // The file was there a moment ago, so what is missing is what its first line names.
             SpawnErrorKind::NotFound => {
                 (SpawnErrorKind::BadExecutable, "the interpreter its first line names is missing")

@@ -268,6 +268,12 @@ impl Lifecycle {
         self.phase
     }
 
+    /// Tells whether processes of the run may exist, those that survived a kill included.
+    #[must_use]
+    pub fn may_have_processes(&self) -> bool {
+        self.phase.may_be_alive() || self.unkillable().is_some()
+    }
+
     /// Tells whether the service can be used.
     #[must_use]
     pub const fn is_ready(&self) -> bool {

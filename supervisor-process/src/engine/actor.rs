@@ -116,7 +116,7 @@ impl Actor {
                 self.carry_out(effect, &mut queue).await;
             }
         }
-        if self.machine.phase().may_be_alive() {
+        if self.machine.may_have_processes() {
             self.watch_emptying();
         } else {
             self.running = None;

@@ -1,8 +1,9 @@
 //! Telling a service that hangs from one that others keep from a processor.
 //!
 //! Two observations over a fifth of a second: how long the service's own threads wait for a processor, which the
-//! kernel counts, and how much slower than alone anything runs here, which is tried out. A service that sleeps in a
-//! dead-lock waits for no processor, however loaded the host is; one that uses the processors up itself is no victim.
+//! kernel counts and their state shows, and how much slower than alone anything runs here, which is tried out. A
+//! service that sleeps in a dead-lock waits for no processor, however loaded the host is; one that uses the processors
+//! up itself is no victim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,20 +11,24 @@ use std::time::{Duration, Instant};
 use supervisor_core::ports::ChildHandle;
 use supervisor_core::text::format_duration;
 
-use crate::os;
+use crate::os::{self, Thread};
 
-/// How long is looked.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often is looked, and the pause between two looks.
+const LOOKS: u32 = 10;
+const STEP: Duration = Duration::from_millis(20);
 /// A host that runs less than this many times slower than free is busy, not overloaded.
 const SLOW_MIN: f64 = 4.0;
 
-/// What was seen during one look.
+/// What was seen, all looks together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Seen {
     took: Duration,
     processors: u32,
     had: Duration,
+    /// Waits that ended, as the kernel counts them.
     waited: Duration,
+    /// Time in which a thread wanted a processor and got none.
+    stuck: Duration,
     suspended: bool,
     slowdown: f64,
 }
@@ -34,38 +39,70 @@ pub(super) async fn doubt(
     usual: Duration,
     timeout: Duration,
 ) -> Option<String> {
-    let look = |child: Arc<dyn ChildHandle>| {
-        let set: Vec<u32> = child.members().iter().map(|member| member.pid).collect();
-        os::processor_time(&set)
-    };
-    let began = Instant::now();
-    let first = Arc::clone(&child);
-    let before = tokio::task::spawn_blocking(move || look(first)).await.ok()??;
-    let slowdown = tokio::task::spawn_blocking(os::slowdown).await.ok()?;
-    tokio::time::sleep(LOOK.saturating_sub(began.elapsed())).await;
-    let after = tokio::task::spawn_blocking(move || look(child)).await.ok()??;
-    let seen = Seen {
-        took: began.elapsed(),
-        processors: os::processors(),
-        had: after.had.saturating_sub(before.had),
-        waited: after.waited.saturating_sub(before.waited),
-        suspended: after.suspended,
-        slowdown,
-    };
+    // It reads some files for each thread, and computes for a moment: no work for a thread that serves others.
+    let looking = tokio::task::spawn_blocking(move || child.members());
+    let set: Arc<[u32]> = looking.await.ok()?.iter().map(|member| member.pid).collect();
+    let trying = tokio::task::spawn_blocking(os::slowdown);
+    let mut seen = Seen::nothing();
+    let mut before = look(&set).await?;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(STEP).await;
+        let after = look(&set).await?;
+        seen.add(&before, &after);
+        before = after;
+    }
+    seen.slowdown = trying.await.ok()?;
     tracing::debug!(?seen, ?usual, "a hang was weighed");
     seen.excuse(usual, timeout)
 }
 
+async fn look(set: &Arc<[u32]>) -> Option<(Instant, Vec<Thread>)> {
+    let set = Arc::clone(set);
+    let threads = tokio::task::spawn_blocking(move || os::threads(&set)).await.ok()??;
+    Some((Instant::now(), threads))
+}
+
 impl Seen {
+    fn nothing() -> Self {
+        Self {
+            took: Duration::ZERO,
+            processors: os::processors(),
+            had: Duration::ZERO,
+            waited: Duration::ZERO,
+            stuck: Duration::ZERO,
+            suspended: false,
+            slowdown: 1.0,
+        }
+    }
+
+    /// Adds what happened between two looks.
+    fn add(&mut self, before: &(Instant, Vec<Thread>), after: &(Instant, Vec<Thread>)) {
+        let step = after.0.duration_since(before.0);
+        let mut stuck = false;
+        for thread in &after.1 {
+            self.suspended |= matches!(thread.state, 'T' | 't');
+            let Some(earlier) = before.1.iter().find(|it| it.id == thread.id) else { continue };
+            let had = thread.had.saturating_sub(earlier.had);
+            self.had += had;
+            self.waited += thread.waited.saturating_sub(earlier.waited);
+            stuck |= earlier.state == 'R' && thread.state == 'R' && had < step / 10;
+        }
+        self.took += step;
+        if stuck {
+            self.stuck += step;
+        }
+    }
+
     /// Gives the reason why the host is to blame, if it is.
     fn excuse(&self, usual: Duration, timeout: Duration) -> Option<String> {
         if self.suspended || self.had >= self.took * self.processors / 2 {
             return None;
         }
-        if self.waited >= self.took / 2 {
+        let waited = self.waited.max(self.stuck);
+        if waited >= self.took / 2 {
             return Some(format!(
-                "the host is overloaded: its threads waited {} of {} for a processor",
-                millis(self.waited),
+                "the host is overloaded: its threads waited {} for a processor within {}",
+                millis(waited),
                 millis(self.took)
             ));
         }
@@ -100,6 +137,7 @@ mod tests {
         processors: 2,
         had: ms(1),
         waited: ms(0),
+        stuck: ms(0),
         suspended: false,
         slowdown: 1.1,
     };
@@ -112,7 +150,23 @@ mod tests {
     #[test]
     fn a_service_whose_threads_wait_for_a_processor_has_one() {
         let starved = Seen { waited: ms(150), ..QUIET };
-        assert!(starved.excuse(ms(0), ms(1000)).unwrap().contains("150ms of 200ms"));
+        assert!(
+            starved.excuse(ms(0), ms(1000)).unwrap().contains("150ms for a processor within 200ms")
+        );
+    }
+
+    #[test]
+    fn a_thread_that_wants_a_processor_and_gets_none_waits_although_the_kernel_has_not_counted_it_yet()
+     {
+        let thread = |id, had, state| Thread { id, had: ms(had), waited: ms(0), state };
+        let began = Instant::now();
+        let mut seen = Seen::nothing();
+        let before = (began, vec![thread(1, 5, 'R'), thread(2, 9, 'S')]);
+        seen.add(&before, &(began + ms(20), vec![thread(1, 5, 'R'), thread(2, 9, 'S')]));
+        assert_eq!((seen.stuck, seen.took, seen.had), (ms(20), ms(20), ms(0)));
+        seen.add(&before, &(began + ms(20), vec![thread(1, 15, 'R'), thread(2, 9, 'S')]));
+        assert_eq!((seen.stuck, seen.had), (ms(20), ms(10)), "one that runs is not stuck");
+        assert!(Seen { processors: 2, ..seen }.excuse(ms(0), ms(1000)).is_some());
     }
 
     #[test]

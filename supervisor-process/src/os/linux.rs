@@ -61,7 +61,7 @@ pub(crate) fn spawn_error_kind(error: &io::Error) -> SpawnErrorKind {
     match code {
         Errno::NOENT | Errno::NOTDIR => SpawnErrorKind::NotFound,
         Errno::ACCESS | Errno::PERM => SpawnErrorKind::PermissionDenied,
-        Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR => {
+        Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR | Errno::TOOBIG => {
             SpawnErrorKind::BadExecutable
         }
         Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC => {
@@ -70,6 +70,11 @@ pub(crate) fn spawn_error_kind(error: &io::Error) -> SpawnErrorKind {
         Errno::TXTBSY => SpawnErrorKind::Busy,
         _ => SpawnErrorKind::Other,
     }
+}
+
+/// Tells whether a start failed because arguments and environment are too large.
+pub(crate) fn is_too_large(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::TOOBIG)
 }
 
 /// Prepares a command so that it starts in a group of its own.

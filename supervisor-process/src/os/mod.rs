@@ -36,7 +36,7 @@ pub(crate) use proc_fs::{Entry, Snapshot, boot_id, identity_of, usage};
 #[cfg(target_os = "linux")]
 pub(crate) use reserve::fill as reserve_descriptors;
 #[cfg(target_os = "linux")]
-pub(crate) use sched::{diagnosis, processor_time, processors, slowdown};
+pub(crate) use sched::{Thread, diagnosis, processors, slowdown, threads};
 
 /// Takes what is read from one pipe.
 pub(crate) trait Take: Send + std::fmt::Debug {

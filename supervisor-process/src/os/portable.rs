@@ -51,11 +51,17 @@ pub(crate) fn spawn_error_kind(error: &io::Error) -> SpawnErrorKind {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SpawnErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => SpawnErrorKind::PermissionDenied,
-        io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => SpawnErrorKind::BadExecutable,
+        io::ErrorKind::InvalidInput
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::ArgumentListTooLong => SpawnErrorKind::BadExecutable,
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => SpawnErrorKind::ResourceExhausted,
         io::ErrorKind::ExecutableFileBusy => SpawnErrorKind::Busy,
         _ => SpawnErrorKind::Other,
     }
+}
+
+pub(crate) fn is_too_large(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ArgumentListTooLong
 }
 
 pub(crate) fn own_group(command: &mut Command) {
@@ -448,16 +454,17 @@ pub(crate) fn diagnosis(_pid: u32) -> String {
     "nothing known of what it does".to_owned()
 }
 
-/// Processor time of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ProcessorTime {
+/// One thread at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Thread {
+    pub(crate) id: u32,
     pub(crate) had: Duration,
     pub(crate) waited: Duration,
-    pub(crate) suspended: bool,
+    pub(crate) state: char,
 }
 
 /// Processor time is not counted here, so every hang is believed.
-pub(crate) const fn processor_time(_set: &[u32]) -> Option<ProcessorTime> {
+pub(crate) const fn threads(_set: &[u32]) -> Option<Vec<Thread>> {
     None
 }
 

@@ -3,8 +3,6 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::Entry;
-
 /// Processor time burnt to find out how much slower than free this host runs.
 const BURN: Duration = Duration::from_millis(4);
 /// Longest time that may take.
@@ -12,32 +10,40 @@ const BURN_MAX: Duration = Duration::from_millis(200);
 /// Threads of a hanging process that are described.
 const THREADS_SHOWN: usize = 16;
 
-/// Processor time of a set: had, and waited for while others had it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ProcessorTime {
+/// One thread at a moment: the processor time it had and waited for so far, and whether it wants a processor now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Thread {
+    pub(crate) id: u32,
     pub(crate) had: Duration,
+    /// Counted by the kernel when the wait is over.
     pub(crate) waited: Duration,
-    /// Whether a process of the set is suspended: it waits for a signal, not for a processor.
-    pub(crate) suspended: bool,
+    pub(crate) state: char,
 }
 
-/// Sums up the processor time of these processes, thread by thread; nothing where the kernel does not count it.
-pub(crate) fn processor_time(set: &[u32]) -> Option<ProcessorTime> {
-    let mut sum = ProcessorTime::default();
-    let mut counted = false;
+/// Looks at every thread of these processes; nothing where the kernel does not count their time.
+pub(crate) fn threads(set: &[u32]) -> Option<Vec<Thread>> {
+    let mut found = Vec::new();
     for pid in set {
-        sum.suspended |= Entry::read(*pid).is_some_and(|entry| matches!(entry.state, 'T' | 't'));
         for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
-            let mut nanos = text.split_ascii_whitespace().map_while(|word| word.parse().ok());
-            if let (Some(had), Some(waited)) = (nanos.next(), nanos.next()) {
-                sum.had += Duration::from_nanos(had);
-                sum.waited += Duration::from_nanos(waited);
-                counted = true;
-            }
+            found.extend(thread_at(&thread.path()));
         }
     }
-    counted.then_some(sum)
+    (!found.is_empty()).then_some(found)
+}
+
+fn thread_at(path: &std::path::Path) -> Option<Thread> {
+    let id = path.file_name()?.to_str()?.parse().ok()?;
+    let times = fs::read_to_string(path.join("schedstat")).ok()?;
+    let mut nanos = times.split_ascii_whitespace().map_while(|word| word.parse().ok());
+    let (had, waited) = (nanos.next()?, nanos.next()?);
+    let state = state_in(&fs::read(path.join("stat")).ok()?)?;
+    Some(Thread { id, had: Duration::from_nanos(had), waited: Duration::from_nanos(waited), state })
+}
+
+/// Finds the state letter behind the name, which may hold anything.
+fn state_in(stat: &[u8]) -> Option<char> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 2).map(|byte| char::from(*byte))
 }
 
 /// Finds out how many times longer than alone a program that computes takes here now; blocks for at most 200 ms.
@@ -93,8 +99,7 @@ fn described(thread: &std::path::Path) -> String {
     let read = |name: &str| fs::read_to_string(thread.join(name)).unwrap_or_default();
     // A name is the program's to choose, and goes into events and logs.
     let name: String = read("comm").chars().filter(|c| !c.is_control()).collect();
-    let stat = read("stat");
-    let state = stat.rfind(") ").and_then(|at| stat[at + 2..].chars().next()).unwrap_or('?');
+    let state = fs::read(thread.join("stat")).ok().and_then(|stat| state_in(&stat)).unwrap_or('?');
     let waits = read("wchan");
     let waits = if waits.is_empty() || waits == "0" { "user code" } else { waits.as_str() };
     format!("{name} {state} in {waits}")
@@ -105,15 +110,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processor_time_of_this_process_is_counted_and_of_nobody_is_not() {
-        let before = processor_time(&[std::process::id()]).unwrap();
-        let began = Instant::now();
-        while processor_time(&[std::process::id()]).unwrap().had <= before.had {
+    fn the_threads_of_this_process_are_counted_and_of_nobody_are_not() {
+        let had =
+            || threads(&[std::process::id()]).unwrap().iter().map(|it| it.had).sum::<Duration>();
+        let (before, began) = (had(), Instant::now());
+        while had() <= before {
             assert!(began.elapsed() < Duration::from_secs(30), "busy and not counted");
         }
-        assert!(!before.suspended);
-        assert_eq!(processor_time(&[]), None);
-        assert_eq!(processor_time(&[u32::MAX]), None);
+        assert_eq!(threads(&[]), None);
+        assert_eq!(threads(&[u32::MAX]), None);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_hides_no_state() {
+        assert_eq!(state_in(b"42 (a) R (b) S 7"), Some('S'));
+        assert_eq!(state_in(b"42 (a)"), None);
+        assert_eq!(state_in(b""), None);
     }
 
     #[test]

@@ -1,21 +1,67 @@
-//! A command as a probe: run like a service's program, killed with its group at the timeout.
+//! A command as a probe: run like a service's program, killed with everything it started at the timeout.
 
 use std::process::{Command, Stdio};
 
-use supervisor_core::Signal;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::ports::{ProbeRequest, SpawnRequest};
+use supervisor_core::{ProcessIdentity, Signal};
 
 use crate::command::{environment, find_program};
-use crate::os::{self, Leader};
+use crate::os::{self, Entry, Leader, Pinned, Snapshot};
 
-/// Kills the probe's group when the probe is over, however it is over.
-struct Guard(Leader);
+/// Rounds in which what a probe started is looked for; each is frozen, so that nothing new comes of it.
+const SWEEPS: usize = 3;
+
+/// Kills what is left of the probe when it is over, however it is over.
+struct Guard {
+    leader: Leader,
+    identity: Option<ProcessIdentity>,
+    answered: bool,
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        drop(self.0.signal_group(Signal::Kill));
-        self.0.reap_within(std::time::Duration::from_millis(200));
+        // One that answered in time cleans up after itself, but for what it left in its group; looking at every process
+        // of the system for each answer would cost more than the probe.
+        if !self.answered {
+            self.sweep();
+        }
+        drop(self.leader.signal_group(Signal::Kill));
+        self.leader.reap_within(std::time::Duration::from_millis(200));
+    }
+}
+
+impl Guard {
+    /// Kills the descendants that left the group, while their parents are still there to find them by.
+    fn sweep(&self) {
+        let Some(identity) = &self.identity else { return };
+        let mut pinned: Vec<(u32, Pinned)> = Vec::new();
+        drop(self.leader.signal_group(Signal::Stop));
+        for _ in 0..SWEEPS {
+            let snapshot = Snapshot::take();
+            let mut picked: Vec<Entry> = snapshot
+                .entries
+                .iter()
+                .filter(|entry| entry.group == identity.pid)
+                .filter(|entry| entry.start_time >= identity.start_time)
+                .cloned()
+                .collect();
+            snapshot.close_over_descendants(&mut picked);
+            picked.retain(|entry| !pinned.iter().any(|(known, _)| *known == entry.pid));
+            if picked.is_empty() {
+                break;
+            }
+            for entry in picked {
+                if let Some(process) = Pinned::new(&entry.identity()) {
+                    // One that is gone already is what was wanted.
+                    drop(process.signal(Signal::Stop));
+                    pinned.push((entry.pid, process));
+                }
+            }
+        }
+        for (_, process) in pinned {
+            drop(process.signal(Signal::Kill));
+        }
     }
 }
 
@@ -43,8 +89,11 @@ pub(super) async fn check(request: &ProbeRequest) -> Result<String, String> {
     }
     os::own_group(&mut command);
     let started = os::start(&mut command).map_err(|error| format!("cannot be started: {error}"))?;
-    let guard = Guard(started.leader);
-    match guard.0.wait().await {
+    let identity = os::identity_of(started.leader.pid());
+    let mut guard = Guard { leader: started.leader, identity, answered: false };
+    let status = guard.leader.wait().await;
+    guard.answered = true;
+    match status {
         ExitStatus::Code(0) => Ok("exit code 0".to_owned()),
         status => Err(status.to_string()),
     }

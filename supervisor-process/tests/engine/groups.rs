@@ -105,6 +105,53 @@ async fn one_for_all_restarts_every_member_when_one_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rest_for_one_restarts_those_declared_after_the_one_that_crashed_and_no_others() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for id in ["a", "b", "c"] {
+        let mut spec = world.sh(id, "exec sleep 1000");
+        spec.restart_policy = RestartPolicy::Always;
+        spec.group = Some(Group { name: "rest".to_owned(), strategy: GroupStrategy::RestForOne });
+        ids.push(world.up(spec).await);
+    }
+    // Of another group, and of none.
+    let mut other = world.sh("other", "exec sleep 1000");
+    other.group = Some(Group { name: "more".to_owned(), strategy: GroupStrategy::RestForOne });
+    ids.push(world.up(other).await);
+    ids.push(world.up(world.sh("alone", "exec sleep 1000")).await);
+    signal(world.state(&ids[1]).identity.unwrap().pid, "KILL");
+    for id in &ids[1..3] {
+        world
+            .until(id, |state| state.incarnation.get() == 2 && state.phase == Phase::Running)
+            .await;
+    }
+    let group_restart = world.state(&ids[2]).last_exit.unwrap().reason;
+    assert_eq!(group_restart, supervisor_core::exit::ExitReason::GroupRestart);
+    for id in [&ids[0], &ids[3], &ids[4]] {
+        assert_eq!(world.state(id).incarnation.get(), 1, "{id}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependency_that_fails_for_good_stops_a_dependent_that_runs_and_names_the_cause() {
+    let world = World::new();
+    let base = world.up(world.sh("base", "exec sleep 1000")).await;
+    let mut top = world.sh("top", "exec sleep 1000");
+    top.restart_policy = RestartPolicy::Always;
+    top.depends_on = vec![need("base", DependencyCondition::Started)];
+    let top = world.up(top).await;
+    let pid = world.state(&top).identity.unwrap().pid;
+    signal(world.state(&base).identity.unwrap().pid, "KILL");
+    let state = world.until_phase(&top, Phase::Failed).await;
+    assert!(state.reason.contains("base: crash (signal 9)"), "{}", state.reason);
+    let reason = state.last_exit.unwrap().reason;
+    assert_eq!(reason, supervisor_core::exit::ExitReason::DependencyFailed);
+    assert!(!crate::support::is_alive(pid));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_stops_dependents_first() {
     let world = World::new();
     let script = |id: &str| {

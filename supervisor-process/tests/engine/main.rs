@@ -2,12 +2,17 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod containment;
 mod fixture;
 mod groups;
+mod hangs;
+mod host;
 mod leftovers;
 mod output;
 mod probes;
 mod random;
+mod reports;
+mod resources;
 mod restarting;
 mod starting;
 mod stopping;

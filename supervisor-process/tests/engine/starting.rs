@@ -75,6 +75,91 @@ async fn a_relative_program_in_a_missing_directory_blames_the_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_being_written_is_tried_again_and_burns_no_attempt() {
+    let world = World::new();
+    // A copy, so that nobody else has it open.
+    let program = world.path("program");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let writing = std::fs::OpenOptions::new().append(true).open(&program).unwrap();
+    let mut spec = ServiceSpec::new("svc", program.to_str().unwrap()).unwrap();
+    spec.args = vec!["1000".to_owned()];
+    let id = world.register(spec).await;
+    let error = world.engine.start(&id).await.unwrap_err();
+    assert!(supervisor_core::error::chain(&error).contains("being written"), "{error:?}");
+    let state = world.until_phase(&id, Phase::Backoff).await;
+    assert!(state.reason.contains("being written"), "{}", state.reason);
+    drop(writing);
+    let state = world.until_phase(&id, Phase::Running).await;
+    assert_eq!(state.attempt, 0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_replaced_while_it_runs_is_the_new_one_after_the_next_restart() {
+    let world = World::new();
+    let version = |n: u32| format!("#!/bin/sh\necho {n} > version; exec sleep 1000\n");
+    let program = file(&world.path("program"), &version(1), 0o755);
+    let mut spec = world.sh("svc", "");
+    (spec.command, spec.args) = (program, Vec::new());
+    spec.restart_policy = RestartPolicy::Always;
+    let id = world.up(spec).await;
+    assert_eq!(world.line_in("version").await, "1");
+    // As an update does it: a new file takes the place of the old one.
+    file(&world.path("next"), &version(2), 0o755);
+    std::fs::rename(world.path("next"), world.path("program")).unwrap();
+    std::fs::remove_file(world.path("version")).unwrap();
+    assert_eq!(world.state(&id).phase, Phase::Running, "the old one is not disturbed");
+    world.engine.restart(&id).await.unwrap();
+    assert_eq!(world.line_in("version").await, "2");
+    // Replaced by something that cannot run: a clear error, and nothing runs.
+    file(&world.path("next"), "not a program", 0o644);
+    std::fs::rename(world.path("next"), world.path("program")).unwrap();
+    world.engine.restart(&id).await.unwrap_err();
+    let state = world.until_phase(&id, Phase::Failed).await;
+    assert!(state.reason.contains("may not be executed"), "{}", state.reason);
+    assert!(marked(&world.mark).is_empty());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_too_large_for_the_system_are_refused_for_good_and_named() {
+    let world = World::new();
+    let mut spec = world.sh("svc", "exit 0");
+    // Each of them is fine; together they are more than any stack limit lets a program have.
+    spec.args = vec!["x".repeat(128 * 1024 - 1); 4000];
+    fails(&world, spec, "arguments").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_wrong_with_a_service_nothing_of_it_is_registered() {
+    let world = World::new();
+    let base = || ServiceSpec::new("svc", "sleep").unwrap();
+    let with = |change: fn(&mut ServiceSpec)| {
+        let mut spec = base();
+        change(&mut spec);
+        spec
+    };
+    let wrong = [
+        with(|spec| spec.id = "../svc".into()),
+        with(|spec| spec.id = "svc\0".into()),
+        with(|spec| spec.command = "sl\0eep".into()),
+        with(|spec| spec.args = vec!["a\0".into()]),
+        with(|spec| spec.working_dir = Some("a\0".into())),
+        with(|spec| drop(spec.environment.insert("A=B".into(), "c".into()))),
+        with(|spec| drop(spec.environment.insert("IDE_SUPERVISOR_MARK".into(), "mine".into()))),
+    ];
+    for spec in wrong {
+        let error = world.engine.register(spec, None).await.unwrap_err();
+        assert!(matches!(error, SupervisorError::Config(_)), "{error:?}");
+    }
+    assert!(world.engine.states().is_empty());
+    assert!(!world.path("logs").exists());
+    world.register(base()).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_service_too_many_is_refused_with_nothing_half_started() {
     let world = World::with(|builder| builder.max_services(1));
     let first = world.up(world.sh("first", "exec sleep 1000")).await;

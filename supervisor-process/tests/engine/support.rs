@@ -121,7 +121,21 @@ impl World {
         assert!(marked(&self.mark).is_empty(), "left after shutdown");
         drop(self.engine);
         nothing_left(&self.mark).await;
+        let directory = self.directory.path().to_owned();
+        eventually("no descriptor of its files", || {
+            open_below(&directory).is_empty().then_some(())
+        })
+        .await;
     }
+}
+
+/// The files below a directory that this process has open.
+fn open_below(directory: &Path) -> Vec<PathBuf> {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    descriptors
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|target| target.starts_with(directory))
+        .collect()
 }
 
 fn first_line(path: &Path) -> Option<String> {
@@ -152,7 +166,18 @@ fn zombies() -> Vec<u32> {
     let pids: Vec<u32> = lists
         .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
         .collect();
-    pids.into_iter().filter(|pid| state_of(*pid) == Some('Z')).collect()
+    // Services lead groups of their own; what a test starts itself stays in ours, and is its own to wait for.
+    let own = group_of(std::process::id());
+    pids.into_iter()
+        .filter(|pid| {
+            state_of(*pid) == Some('Z') && group_of(*pid).is_some_and(|it| Some(it) != own)
+        })
+        .collect()
+}
+
+fn group_of(pid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text[text.rfind(')')? + 1..].split_ascii_whitespace().nth(2)?.parse().ok()
 }
 
 /// The state letter of a process; nothing if there is none.

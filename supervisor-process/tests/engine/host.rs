@@ -1,0 +1,213 @@
+//! Hosts that are not what a supervisor would wish for.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use supervisor_core::config::ServiceSpec;
+use supervisor_core::exit::ExitStatus;
+use supervisor_core::state::Phase;
+use supervisor_process::Engine;
+
+use crate::fixture::BEHAVIOUR;
+use crate::support::{LIMIT, eventually, nothing_left};
+
+/// Runs a fixture of this file as a process of its own.
+fn hosted(fixture: &str, mark: &str, prelude: &str) -> (std::process::Output, tempfile::TempDir) {
+    let logs = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", &format!("{prelude} exec \"$0\" \"$@\"")])
+        .arg(program)
+        .args(["--exact", fixture, "--ignored", "--nocapture"])
+        .env(BEHAVIOUR, mark)
+        .env("TEST_LOGS", logs.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (output, logs)
+}
+
+fn new_mark() -> String {
+    format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..))
+}
+
+fn engine(mark: String) -> Engine {
+    Engine::builder().mark(mark).log_dir(std::env::var("TEST_LOGS").unwrap()).build().unwrap()
+}
+
+/// Runs services that end with these codes and signals, and checks that each is told right.
+async fn ends_are_told(engine: &Engine) {
+    // Each lives for a moment: what is reaped before it can be pinned was never started, as far as anybody can tell.
+    for (n, (script, wanted)) in [
+        ("sleep 0.1; exit 0", ExitStatus::Code(0)),
+        ("sleep 0.1; exit 3", ExitStatus::Code(3)),
+        ("sleep 0.1; exit 255", ExitStatus::Code(255)),
+        ("sleep 0.1; kill -9 $$", ExitStatus::Signal(9)),
+        ("sleep 0.1; kill -15 $$", ExitStatus::Signal(15)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut spec = ServiceSpec::new(format!("svc-{n}"), "sh").unwrap();
+        spec.args = vec!["-c".to_owned(), script.to_owned()];
+        spec.restart_policy = supervisor_core::config::RestartPolicy::Never;
+        let id = engine.register(spec, None).await.unwrap();
+        engine.start(&id).await.unwrap();
+        let mut watched = engine.watch(&id).unwrap();
+        let ended = watched.wait_for(|state| matches!(state.phase, Phase::Stopped | Phase::Failed));
+        let state = tokio::time::timeout(LIMIT, ended).await.unwrap().unwrap().clone();
+        assert_eq!(state.last_exit.unwrap().status, Some(wanted), "{script}");
+    }
+}
+
+#[test]
+#[ignore = "started by another test as a host that ignores SIGCHLD"]
+fn deaf() {
+    let Ok(mark) = std::env::var(BEHAVIOUR) else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let engine = engine(mark);
+        ends_are_told(&engine).await;
+        engine.shutdown(LIMIT).await.unwrap();
+        println!("all told");
+    });
+}
+
+#[test]
+#[ignore = "started by another test as a host with a library that reaps every child"]
+fn reaping() {
+    let Ok(mark) = std::env::var(BEHAVIOUR) else {
+        return;
+    };
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let until = std::sync::Arc::clone(&stop);
+    let thief = std::thread::spawn(move || {
+        while !until.load(std::sync::atomic::Ordering::Relaxed) {
+            // Of any child, as a careless library does.
+            _ = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let engine = engine(mark);
+        ends_are_told(&engine).await;
+        engine.shutdown(LIMIT).await.unwrap();
+        println!("all told");
+    });
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    thief.join().unwrap();
+}
+
+/// Whether the kernel tells how a process ended that somebody else reaped (Linux 6.15).
+fn kernel_tells() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse::<u32>);
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exits_are_told_right_in_a_host_that_ignores_its_childrens_ends_or_steals_them() {
+    if !kernel_tells() {
+        println!("left out: it takes Linux 6.15 to know the end of a process somebody else reaped");
+        return;
+    }
+    for (fixture, prelude) in [("host::deaf", "trap '' CHLD;"), ("host::reaping", "")] {
+        let mark = new_mark();
+        let (output, logs) = hosted(fixture, &mark, prelude);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && said.contains("all told"),
+            "{fixture}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        nothing_left(&mark).await;
+        drop(logs);
+    }
+}
+
+#[test]
+#[ignore = "started by another test as a host that runs for a while"]
+fn steady() {
+    let Ok(mark) = std::env::var(BEHAVIOUR) else {
+        return;
+    };
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let counted = || (count("fd"), count("task"));
+    runtime.block_on(async {
+        let engine = engine(mark);
+        let mut after_each = Vec::new();
+        for _ in 0..4 {
+            everything(&engine).await;
+            after_each.push(counted());
+        }
+        // The first rounds make what is kept; from then on nothing is added, but for what is just being closed.
+        let warm = after_each[3];
+        for _ in 0..4 {
+            everything(&engine).await;
+            eventually("no more descriptors and threads than before", || {
+                let now = counted();
+                (now.0 <= warm.0 && now.1 <= warm.1 + 1).then_some(())
+            })
+            .await;
+        }
+        engine.shutdown(LIMIT).await.unwrap();
+    });
+    drop(runtime);
+    println!("steady");
+}
+
+/// Starts, kills, restarts, probes, stops and removes services that fail, escape and refuse.
+async fn everything(engine: &Engine) {
+    use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec};
+    let scripts = [
+        "exec sleep 1000",
+        "setsid sleep 1000 & exec sleep 1000",
+        "echo words; exit 3",
+        "trap '' TERM; while :; do sleep 0.02; done",
+    ];
+    for (n, script) in scripts.iter().enumerate() {
+        let mut spec = ServiceSpec::new(format!("svc-{n}"), "sh").unwrap();
+        spec.args = vec!["-c".to_owned(), (*script).to_owned()];
+        spec.shutdown_timeout = Duration::from_millis(50);
+        let mut probe = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Exec);
+        probe.command = vec!["true".to_owned()];
+        probe.period = Some(Duration::from_millis(20));
+        let tcp = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Tcp).with_target("127.0.0.1:1");
+        spec.probes = vec![probe, ProbeSpec { period: Some(Duration::from_millis(20)), ..tcp }];
+        let id = engine.register(spec, None).await.unwrap();
+        engine.start(&id).await.unwrap();
+        drop(engine.restart(&id).await);
+        _ = engine.usage(&id).await;
+        engine.logs(&id, 10).await.unwrap();
+        engine.remove(&id).await.unwrap();
+    }
+    let id = engine
+        .register(ServiceSpec::new("none", "/nonexistent/program").unwrap(), None)
+        .await
+        .unwrap();
+    engine.start(&id).await.unwrap_err();
+    engine.remove(&id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_services_that_come_and_go_no_descriptor_no_thread_no_process() {
+    let mark = new_mark();
+    let (output, logs) = hosted("host::steady", &mark, "");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("steady"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    nothing_left(&mark).await;
+    drop(logs);
+}
