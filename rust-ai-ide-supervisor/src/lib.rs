@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod state_dir;
 pub mod storage;
 pub mod supervisor;
+pub mod wrap;
 
 pub use supervisor::{
     GuardianChoice, OperationGuard, ShutdownReport, Supervisor, SupervisorBuilder,

@@ -79,6 +79,26 @@ impl Framing {
         if length > self.frame_max { Err(self.too_large(length as u64)) } else { Ok(()) }
     }
 
+    pub(crate) const fn kind(&self) -> FramingKind {
+        self.kind
+    }
+
+    /// Gives what stands before and after a message, so that a large one need not be copied; not for
+    /// [`FramingKind::Length`].
+    pub(crate) fn around(&self, frame: &Bytes) -> io::Result<(Bytes, Bytes)> {
+        if frame.len() > self.frame_max {
+            return Err(self.too_large(frame.len() as u64));
+        }
+        if self.kind == FramingKind::Lsp {
+            let head = format!("Content-Length: {}\r\n\r\n", frame.len());
+            return Ok((head.into(), Bytes::new()));
+        }
+        if memchr::memchr(b'\n', frame).is_some() {
+            return Err(broken("a line feed inside of a message".to_owned()));
+        }
+        Ok((Bytes::new(), Bytes::from_static(b"\n")))
+    }
+
     fn too_large(&self, length: u64) -> io::Error {
         broken(format!("a frame of {length} bytes exceeds {}", self.frame_max))
     }

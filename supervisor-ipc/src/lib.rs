@@ -6,6 +6,7 @@ mod connection;
 mod durable;
 mod endpoint;
 mod framing;
+pub mod lsp;
 mod machine;
 pub mod mcp;
 mod message;

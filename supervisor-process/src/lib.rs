@@ -19,4 +19,4 @@ pub use command::{INCARNATION_VARIABLE, MARK_VARIABLE, SERVICE_VARIABLE, find_pr
 pub use engine::{Engine, EngineBuilder};
 pub use probe::{ChannelPing, SystemProbes};
 pub use spawner::SystemSpawner;
-pub use table::SystemProcessTable;
+pub use table::{Activity, SystemProcessTable};

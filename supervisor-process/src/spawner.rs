@@ -28,6 +28,7 @@ use crate::scan::SetKey;
 pub struct SystemSpawner {
     mark: Arc<str>,
     log_dir: Option<PathBuf>,
+    pass_stderr: bool,
     subreaper: bool,
     census: Arc<Census>,
     capture: CaptureThread,
@@ -58,7 +59,18 @@ impl SystemSpawner {
             CaptureThread::start().map_err(|error| failed("starting the capture thread", error))?;
         os::reserve_descriptors();
         let (census, outputs) = (Arc::new(Census::new(subreaper)), Mutex::default());
-        Ok(Self { mark: mark.into(), log_dir, subreaper, census, capture, outputs })
+        let mark = mark.into();
+        Ok(Self { mark, log_dir, pass_stderr: false, subreaper, census, capture, outputs })
+    }
+
+    /// Passes what children write to standard error on to our own, byte for byte, as well as capturing it.
+    ///
+    /// Without a log directory only the last lines are kept then, and no file is written. While nobody reads our
+    /// standard error, nobody reads the children's.
+    #[must_use]
+    pub const fn pass_stderr(mut self) -> Self {
+        self.pass_stderr = true;
+        self
     }
 
     /// Gives the last `limit` captured lines of a service, oldest first.
@@ -80,9 +92,12 @@ impl SystemSpawner {
     fn output(&self, service: &ServiceId, spec: &ServiceSpec) -> Output {
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         let output = outputs.entry(service.clone()).or_insert_with(|| {
-            Output::new(
-                self.log_dir.clone().unwrap_or_else(std::env::temp_dir).join(service.as_str()),
-            )
+            let directory = match &self.log_dir {
+                Some(directory) => Some(directory.clone()),
+                None if self.pass_stderr => None,
+                None => Some(std::env::temp_dir()),
+            };
+            Output::new(directory.map(|directory| directory.join(service.as_str())))
         });
         let secrets = spec.secret_environment.iter().filter_map(|name| {
             spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
@@ -127,12 +142,13 @@ impl SystemSpawner {
         match (started.stdin.take(), started.stdout.take()) {
             (Some(stdin), Some(stdout)) if channel => stdio = Some(ChildStdio { stdin, stdout }),
             (_, Some(stdout)) => {
-                self.capture.read(stdout, OutputStream::Stdout, &output, &mut pipes);
+                self.capture.read(stdout, OutputStream::Stdout, &output, &mut pipes, false);
             }
             _ => {}
         }
         if let Some(stderr) = started.stderr.take() {
-            self.capture.read(stderr, OutputStream::Stderr, &output, &mut pipes);
+            let (stream, pass) = (OutputStream::Stderr, self.pass_stderr);
+            self.capture.read(stderr, stream, &output, &mut pipes, pass);
         }
         let key = SetKey {
             mark: Arc::clone(&self.mark),

@@ -19,11 +19,37 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemProcessTable;
 
+/// What a set did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Processor time in clock ticks; only comparing two of them means something.
+    pub ticks: u64,
+    /// Whether its leader is stopped, by a signal or a debugger.
+    pub stopped: bool,
+}
+
 impl SystemProcessTable {
     /// Makes a view of the system's processes.
     #[must_use]
     pub const fn new() -> Self {
         Self
+    }
+
+    /// Tells what the set of this leader did so far; nothing if it is gone or the system does not tell.
+    ///
+    /// # Platform
+    /// Linux only.
+    #[must_use]
+    pub fn activity(&self, leader: &ProcessIdentity) -> Option<Activity> {
+        let entry = Entry::read(leader.pid).filter(|entry| entry.identity() == *leader)?;
+        let stopped = matches!(entry.state, 'T' | 't');
+        let snapshot = Snapshot::take();
+        let of_group = snapshot.entries.iter().filter(|entry| entry.group == leader.pid);
+        let mut set: Vec<_> = of_group.cloned().collect();
+        snapshot.close_over_descendants(&mut set);
+        let used: Vec<_> = set.iter().filter_map(|entry| os::usage(entry.pid)).collect();
+        let ticks = used.iter().map(|(_, ticks)| ticks).sum();
+        (!used.is_empty()).then_some(Activity { ticks, stopped })
     }
 }
 

@@ -5,6 +5,7 @@
 //! life of that client; the server behind it may be started many times, and each of its runs is a generation.
 
 mod envelope;
+mod frames;
 mod report;
 mod write;
 
@@ -15,6 +16,7 @@ use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Generation, Monotonic};
 
 pub use envelope::{Envelope, Id, MALFORMED_DEPTH, Malformed, Shape};
+pub use frames::Frames;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
 pub use write::{
     INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, failure, notification, request,
@@ -129,6 +131,8 @@ pub enum Output {
     },
     /// The client ended the session politely: whatever happens to the server now, it is not started again.
     EndServer,
+    /// End the server: it gets a moment to end by itself, then its set is ended. [`EndServer`](Self::EndServer) came before.
+    StopServer,
     /// An incident is over; tell people.
     Report(Box<RecoveryReport>),
     /// One line for people about something that is no incident, such as a wrongly named protocol.

@@ -27,15 +27,16 @@ fn json(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec())
 }
 
-/// Writes a request; `params` is JSON.
+/// Writes a request; `params` is JSON, or nothing for a request without parameters.
 #[must_use]
 pub fn request(id: &Id, method: &str, params: &[u8]) -> Bytes {
+    let named: &[u8] = if params.is_empty() { b"" } else { br#","params":"# };
     parts(&[
         br#"{"jsonrpc":"2.0","id":"#,
         id.as_str().as_bytes(),
         br#","method":"#,
         &json(method),
-        br#","params":"#,
+        named,
         params,
         b"}",
     ])

@@ -21,6 +21,8 @@ const HEAD_MAX: u64 = 128;
 #[derive(Debug)]
 pub(super) struct LogFiles {
     directory: PathBuf,
+    /// Nothing is written at all.
+    nowhere: bool,
     file_max: u64,
     files: u32,
     open: Option<Open>,
@@ -66,9 +68,19 @@ pub(super) struct Batch<'a> {
 }
 
 impl LogFiles {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        let (file_max, files) = (HEAD_MAX * 2, 1);
-        Self { directory, file_max, files, open: None, written: 0, failed: 0, torn: false }
+    /// Makes the files in this directory; none and nothing without one.
+    pub(super) fn new(directory: Option<PathBuf>) -> Self {
+        let (file_max, files, nowhere) = (HEAD_MAX * 2, 1, directory.is_none());
+        Self {
+            directory: directory.unwrap_or_default(),
+            nowhere,
+            file_max,
+            files,
+            open: None,
+            written: 0,
+            failed: 0,
+            torn: false,
+        }
     }
 
     /// Sets the bytes kept and the files they are spread over; what an earlier, larger setting left is removed.
@@ -78,6 +90,9 @@ impl LogFiles {
             return;
         }
         (self.file_max, self.files, self.open) = (file_max, files, None);
+        if self.nowhere {
+            return;
+        }
         for n in 0.. {
             let path = numbered(&self.directory, n);
             match fs::metadata(&path) {
@@ -95,7 +110,8 @@ impl LogFiles {
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
-        (0..self.files).map(|n| numbered(&self.directory, n)).collect()
+        let files = if self.nowhere { 0 } else { self.files };
+        (0..files).map(|n| numbered(&self.directory, n)).collect()
     }
 
     /// Begins to write lines of one moment; `gathered` is room that is left empty again.
@@ -115,6 +131,9 @@ impl LogFiles {
 
     /// Writes whole lines to the newest file.
     fn write(&mut self, bytes: &[u8], lines: u64) {
+        if self.nowhere {
+            return;
+        }
         match self.try_write(bytes) {
             Ok(()) => self.failed = 0,
             Err(_) => {
@@ -143,7 +162,7 @@ impl LogFiles {
 
     /// Room left in the newest file.
     fn room(&mut self) -> u64 {
-        if self.open.is_none() && self.open().is_err() {
+        if self.nowhere || self.open.is_none() && self.open().is_err() {
             // It will be told when it is written.
             return self.file_max;
         }
@@ -301,7 +320,7 @@ mod tests {
     use super::*;
 
     fn limited(directory: PathBuf, max_bytes: u64, count: u32) -> LogFiles {
-        let mut files = LogFiles::new(directory);
+        let mut files = LogFiles::new(Some(directory));
         files.limit(max_bytes, count);
         files
     }

@@ -10,6 +10,7 @@ mod secrets;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -57,6 +58,8 @@ struct Kept {
 pub(crate) struct Pump {
     cutter: Cutter,
     output: Output,
+    /// Every byte also goes to our own standard error.
+    pass: bool,
 }
 
 impl CaptureThread {
@@ -68,15 +71,17 @@ impl CaptureThread {
         PipeReader::start().map(Self)
     }
 
-    /// Reads a pipe to its end into `output`.
+    /// Reads a pipe to its end into `output`; with `pass` every byte also goes to our own standard error, as it came.
     pub(crate) fn read(
         &self,
         pipe: impl os::Pipe,
         stream: OutputStream,
         output: &Output,
         pipes: &mut Pipes,
+        pass: bool,
     ) {
-        match self.0.add(pipe, Box::new(output.pump(stream))) {
+        let pump = Pump { pass, ..output.pump(stream) };
+        match self.0.add(pipe, Box::new(pump)) {
             Ok(handle) => pipes.0.push(handle),
             Err(error) => tracing::warn!(%error, "a service's output is not captured"),
         }
@@ -94,7 +99,7 @@ impl Pipes {
 }
 
 impl Output {
-    pub(crate) fn new(directory: PathBuf) -> Self {
+    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
         let files = LogFiles::new(directory);
         Self(Arc::new(Mutex::new(Kept {
             line_max: 0,
@@ -121,7 +126,7 @@ impl Output {
     /// Gives the way in for one stream of the run that was begun.
     pub(crate) fn pump(&self, stream: OutputStream) -> Pump {
         let cutter = Cutter::new(stream, self.lock().line_max);
-        Pump { cutter, output: self.clone() }
+        Pump { cutter, output: self.clone(), pass: false }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -210,6 +215,10 @@ fn remember(last: &mut VecDeque<String>, text: &[u8]) {
 
 impl os::Take for Pump {
     fn chunk(&mut self, bytes: &[u8]) {
+        if self.pass {
+            // Whoever read our standard error may be gone; what is captured is not.
+            drop(std::io::stderr().write_all(bytes));
+        }
         let lines = memchr::memchr_iter(b'\n', bytes).count();
         if lines == 0 {
             return self.cutter.push(bytes, |_: Line<'_>| {});

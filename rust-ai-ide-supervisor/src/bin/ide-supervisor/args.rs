@@ -2,6 +2,7 @@
 
 pub(crate) mod running;
 pub(crate) mod storage;
+pub(crate) mod wrap;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +43,12 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     #[command(flatten)]
     Running(running::RunningCommand),
+
+    /// Runs a language server or MCP server for the client on standard input and output, and hides the server's crashes from it.
+    ///
+    /// Put in front of the server's command wherever an editor or agent is told how to start it. Nothing has to be
+    /// configured; while nothing is wrong every byte passes as it came.
+    Wrap(wrap::Wrap),
 
     /// Writes, checks or describes the configuration file.
     #[command(subcommand)]

@@ -22,7 +22,7 @@ const LAST_WORDS_MAX: usize = 1024 * 1024;
 /// Begins a run's output, in the place of an earlier run of its service if that is known.
 pub(super) fn begin(capture: &Capture, known: Option<Output>) -> Output {
     let output = known.unwrap_or_else(|| {
-        Output::new(PathBuf::from(OsString::from_vec(capture.directory.clone())))
+        Output::new(Some(PathBuf::from(OsString::from_vec(capture.directory.clone()))))
     });
     let limits = CaptureLimits {
         max_bytes: ByteSize(capture.max_bytes),

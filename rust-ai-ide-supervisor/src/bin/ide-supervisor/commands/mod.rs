@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 mod source;
 mod storage;
 mod up;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let ended = match args.command {
         // A service is another program that happens to live in this file.
         Command::DemoService(service) => return services::run(&service),
+        Command::Wrap(session) => return wrap::run(&session),
         Command::Running(RunningCommand::Up(up)) => up::run(&up, output),
         Command::Running(RunningCommand::Demo(demo)) => demo::run(&demo, output),
         Command::Running(command) => control::run(command, output),

@@ -3,11 +3,13 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::doctor::Check;
@@ -22,6 +24,65 @@ pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()> + Send> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// Where the client's bytes come from.
+pub(crate) type ClientInput = Box<dyn tokio::io::AsyncRead + Unpin + Send>;
+/// Where the client's bytes go.
+pub(crate) type ClientOutput = Box<dyn tokio::io::AsyncWrite + Unpin + Send>;
+
+/// What a standard stream is connected to.
+enum Stream {
+    Pipe,
+    Socket,
+    Other,
+}
+
+fn kind_of(stream: impl AsFd) -> io::Result<Stream> {
+    use rustix::fs::FileType;
+    Ok(match FileType::from_raw_mode(rustix::fs::fstat(stream)?.st_mode) {
+        FileType::Fifo => Stream::Pipe,
+        FileType::Socket => Stream::Socket,
+        _ => Stream::Other,
+    })
+}
+
+/// Takes over standard input, without a thread between where the system can tell when there is something to read.
+///
+/// A pipe is opened once more, because whether reading it may block is a property of the opened file, which the
+/// process that started us may share.
+pub(crate) fn client_input() -> io::Result<ClientInput> {
+    let stdin = io::stdin();
+    let copy = || stdin.as_fd().try_clone_to_owned();
+    Ok(match kind_of(&stdin)? {
+        Stream::Pipe => match pipe::OpenOptions::new().open_receiver("/proc/self/fd/0") {
+            Ok(receiver) => Box::new(receiver),
+            Err(_) => Box::new(pipe::Receiver::from_file(copy()?.into())?),
+        },
+        Stream::Socket => Box::new(socket(copy()?)?),
+        Stream::Other => Box::new(tokio::io::stdin()),
+    })
+}
+
+/// Takes over standard output, in the same way.
+pub(crate) fn client_output() -> io::Result<ClientOutput> {
+    let stdout = io::stdout();
+    let copy = || stdout.as_fd().try_clone_to_owned();
+    Ok(match kind_of(&stdout)? {
+        Stream::Pipe => match pipe::OpenOptions::new().open_sender("/proc/self/fd/1") {
+            Ok(sender) => Box::new(sender),
+            Err(_) => Box::new(pipe::Sender::from_file(copy()?.into())?),
+        },
+        Stream::Socket => Box::new(socket(copy()?)?),
+        Stream::Other => Box::new(tokio::io::stdout()),
+    })
+}
+
+/// Node gives its children sockets where others give pipes.
+fn socket(stream: OwnedFd) -> io::Result<tokio::net::UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(stream);
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
 }
 
 /// Sends `message` to the socket named by NOTIFY_SOCKET (sd_notify(3)); does nothing where there is none.

@@ -19,6 +19,21 @@ pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+/// Where the client's bytes come from.
+pub(crate) type ClientInput = Box<dyn tokio::io::AsyncRead + Unpin + Send>;
+/// Where the client's bytes go.
+pub(crate) type ClientOutput = Box<dyn tokio::io::AsyncWrite + Unpin + Send>;
+
+/// Takes over standard input; a thread reads it.
+pub(crate) fn client_input() -> io::Result<ClientInput> {
+    Ok(Box::new(tokio::io::stdin()))
+}
+
+/// Takes over standard output; a thread writes it.
+pub(crate) fn client_output() -> io::Result<ClientOutput> {
+    Ok(Box::new(tokio::io::stdout()))
+}
+
 /// Does nothing: sd_notify(3) needs a Unix socket.
 pub(crate) fn notify(_: &str) -> io::Result<()> {
     Ok(())

@@ -1,0 +1,179 @@
+//! `wrap`: one server behind one client, restarted so that the client does not notice.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rust_ai_ide_supervisor::config_file::ConfigFile;
+use rust_ai_ide_supervisor::wrap::{Observed, Observer, Wrap as Session, WrapEnd, WrapOptions};
+use supervisor_core::config::{FramingKind, ServiceSpec};
+use supervisor_core::error::chain;
+use supervisor_core::ports::Entropy as _;
+use supervisor_ipc::lsp::{LspOptions, LspRelay};
+use supervisor_ipc::mcp::{McpOptions, McpRelay};
+use supervisor_ipc::relay::Relay;
+use supervisor_process::{SystemClock, SystemEntropy, SystemSpawner};
+
+use crate::args::wrap::{Wrap, WrapProtocol};
+use crate::exit_code::{Exit, Failure};
+use crate::os;
+use crate::output::{self, progress};
+
+/// Runs the session and ends the process, with the server's own exit code where it ended by itself.
+pub(crate) fn run(wrap: &Wrap) -> ExitCode {
+    let ended = session(wrap).and_then(|(end, name)| judge(end, &name));
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output::report(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failed, format!("{what}: {error}"))
+    };
+    let (spec, by_policy) = specification(wrap)?;
+    let name = spec.id.clone();
+    let invalid =
+        |error: &supervisor_core::error::ConfigError| Failure::new(Exit::Usage, chain(error));
+    let mut options =
+        WrapOptions::new(spec, framing(wrap.protocol)).map_err(|error| invalid(&error))?;
+    options.by_policy = by_policy;
+    output::start_logging(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed("cannot start", &error))?;
+    let end = runtime.block_on(async {
+        let entropy = SystemEntropy::new();
+        let mark = format!("wrap-{}-{:016x}", std::process::id(), entropy.next_u64());
+        let spawner = SystemSpawner::new(mark, None, true)
+            .map_err(|error| failed("cannot start", &error))?
+            .pass_stderr();
+        let spawner = Arc::new(spawner);
+        let stop =
+            os::asked_to_end().map_err(|error| failed("cannot listen for signals", &error))?;
+        let input =
+            os::client_input().map_err(|error| failed("cannot read standard input", &error))?;
+        let output =
+            os::client_output().map_err(|error| failed("cannot write standard output", &error))?;
+        let session = Session {
+            relay: relay(wrap.protocol),
+            options,
+            spawner: Arc::clone(&spawner) as Arc<_>,
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(entropy),
+        };
+        let mut told = Told { name: name.clone() };
+        let end = session.run(input, output, &mut told, stop).await;
+        // Its thread may wait for somebody to read our standard error; it ends with the process.
+        std::mem::forget(spawner);
+        Ok::<_, Failure>(end)
+    });
+    // A thread that waits for standard input cannot be woken; it ends with the process.
+    runtime.shutdown_background();
+    Ok((end?, name))
+}
+
+/// Gives what to run, and whether its own restart policy was asked for.
+fn specification(wrap: &Wrap) -> Result<(ServiceSpec, bool), Failure> {
+    let usage =
+        |error: supervisor_core::error::ConfigError| Failure::new(Exit::Usage, chain(&error));
+    if let (Some(path), Some(name)) = (&wrap.config, &wrap.name) {
+        let file = ConfigFile::load(path)?;
+        let found = file.services.into_iter().find(|service| service.id == name.as_str());
+        let mut spec = found.ok_or_else(|| {
+            Failure::new(Exit::NoSuchService, format!("{} names no service {name}", path.display()))
+                .help("--name has to be the id of one of its services")
+        })?;
+        if let Some((command, args)) = wrap.command.split_first() {
+            spec.command.clone_from(command);
+            spec.args = args.to_vec();
+        }
+        return Ok((spec, true));
+    }
+    let (command, args) = wrap.command.split_first().ok_or_else(|| {
+        Failure::new(Exit::Usage, "there is no server to run").help("put it after `--`")
+    })?;
+    let name = wrap.name.as_ref().map_or_else(|| name_of(command), ToString::to_string);
+    Ok((WrapOptions::plain_spec(&name, command, args.to_vec()).map_err(usage)?, false))
+}
+
+/// Makes an id of a program's name.
+fn name_of(command: &str) -> String {
+    let name = Path::new(command).file_stem().map(|name| name.to_string_lossy().into_owned());
+    let mut name: String = name
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(supervisor_core::SERVICE_ID_LEN_MAX)
+        .collect();
+    if name.is_empty() {
+        name.push_str("server");
+    }
+    name
+}
+
+const fn framing(protocol: WrapProtocol) -> FramingKind {
+    match protocol {
+        WrapProtocol::Lsp => FramingKind::Lsp,
+        WrapProtocol::Mcp => FramingKind::Mcp,
+    }
+}
+
+fn relay(protocol: WrapProtocol) -> Box<dyn Relay> {
+    match protocol {
+        WrapProtocol::Lsp => {
+            let options =
+                LspOptions { process_id: Some(std::process::id()), ..LspOptions::default() };
+            Box::new(LspRelay::new(options))
+        }
+        WrapProtocol::Mcp => Box::new(McpRelay::new(McpOptions::default())),
+    }
+}
+
+fn judge(end: WrapEnd, name: &str) -> Result<u8, Failure> {
+    match end {
+        WrapEnd::ClientLeft(status) => {
+            let code = status.and_then(supervisor_core::exit::ExitStatus::code).unwrap_or(0);
+            Ok(u8::try_from(code).unwrap_or(1))
+        }
+        WrapEnd::GaveUp(reason) => Err(Failure::new(Exit::Failed, format!("{name}: {reason}"))
+            .help("run the server by itself to see what it says")),
+        WrapEnd::BadClient(reason) => Err(Failure::new(Exit::Usage, reason)),
+        WrapEnd::NoServer(error) => Err(Failure::new(Exit::Failed, chain(&error))),
+    }
+}
+
+/// Tells the person on standard error, one line each.
+struct Told {
+    name: String,
+}
+
+impl Observer for Told {
+    fn observe(&mut self, what: &Observed<'_>) {
+        let line = match what {
+            Observed::Report(report) => report.to_string(),
+            Observed::Notice(text) => (*text).to_owned(),
+            Observed::Started { .. } | Observed::Lost { .. } | Observed::State { .. } => return,
+        };
+        // What a server wrote may hold anything; a line stays a line.
+        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        progress(&format!("ide-supervisor wrap {}: {line}", self.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_programs_name_becomes_an_id() {
+        assert_eq!(name_of("/usr/bin/clangd"), "clangd");
+        assert_eq!(name_of("./-my server.exe"), "my-server");
+        assert_eq!(name_of("/"), "server");
+        assert!(supervisor_core::ServiceId::new(name_of(&"ä".repeat(300))).is_ok());
+    }
+}

@@ -1,0 +1,522 @@
+//! The loop that carries out what a relay decides.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervisor_core::config::StopStep;
+use supervisor_core::error::{SpawnError, chain};
+use supervisor_core::exit::ExitStatus;
+use supervisor_core::message::ChannelState;
+use supervisor_core::{Generation, Monotonic, ServiceId, Signal};
+use supervisor_ipc::relay::{Frames, Input, Loss, Output};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::ladder::{Ladder, Step};
+use super::pipe::{Inbox, Outbox};
+use super::running::Running;
+use super::{Observed, Observer, Wrap, WrapEnd};
+
+/// How long the last words to the client may take once the session is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How the end of the server is brought about, step by step.
+#[derive(Debug)]
+struct Leaving {
+    steps: Vec<StopStep>,
+    next: Monotonic,
+}
+
+struct Driver<'o> {
+    wrap: Wrap,
+    service: ServiceId,
+    ladder: Ladder,
+    observer: &'o mut dyn Observer,
+    out: Vec<Output>,
+    to_client: Outbox,
+    client_frames: Frames,
+    client_there: bool,
+    running: Option<Running>,
+    generation: Generation,
+    start_at: Option<Monotonic>,
+    given_up: bool,
+    ever_ready: bool,
+    /// The session is over: no server is started again.
+    ending: bool,
+    leaving: Option<Leaving>,
+    ended: Option<ExitStatus>,
+    state: ChannelState,
+    end: Option<WrapEnd>,
+}
+
+impl Wrap {
+    /// Runs the session until the client is gone, or the server is of no use.
+    ///
+    /// `stop` ends the session like a client that leaves. When this returns, nothing of the server is left.
+    ///
+    /// # Cancel safety
+    /// When dropped, the server's set is killed.
+    pub async fn run(
+        self,
+        mut client_in: impl AsyncRead + Unpin + Send,
+        mut client_out: impl AsyncWrite + Unpin + Send,
+        observer: &mut dyn Observer,
+        stop: impl Future<Output = ()> + Send,
+    ) -> WrapEnd {
+        let service = match self.options.spec.service_id() {
+            Ok(service) => service,
+            Err(error) => return WrapEnd::GaveUp(error.to_string()),
+        };
+        let (options, state) = (&self.options, self.relay.state());
+        let frames = || Frames::new(options.framing, options.frame_max, options.junk_max);
+        let mut inbox = Inbox::new(options.framing, frames());
+        let mut driver = Driver {
+            service,
+            ladder: Ladder::new(options.by_policy.then(|| options.spec.clone())),
+            observer,
+            out: Vec::new(),
+            to_client: Outbox::default(),
+            client_frames: frames(),
+            client_there: true,
+            running: None,
+            generation: Generation::ZERO,
+            start_at: Some(self.clock.monotonic()),
+            given_up: false,
+            ever_ready: false,
+            ending: false,
+            leaving: None,
+            ended: None,
+            state,
+            end: None,
+            wrap: self,
+        };
+        driver.serve(&mut inbox, &mut client_in, &mut client_out, stop).await;
+        driver.last_words(&mut client_out).await;
+        driver.end.unwrap_or(WrapEnd::ClientLeft(driver.ended))
+    }
+}
+
+/// What the loop woke up for.
+enum Woken {
+    ClientRead(io::Result<usize>),
+    ClientWritten(io::Result<()>),
+    ServerRead(io::Result<usize>),
+    ServerWritten(io::Result<()>),
+    ServerEnded(ExitStatus),
+    Time,
+    Stop,
+}
+
+impl Driver<'_> {
+    fn now(&self) -> Monotonic {
+        self.wrap.clock.monotonic()
+    }
+
+    async fn serve(
+        &mut self,
+        inbox: &mut Inbox,
+        client_in: &mut (impl AsyncRead + Unpin + Send),
+        client_out: &mut (impl AsyncWrite + Unpin + Send),
+        stop: impl Future<Output = ()> + Send,
+    ) {
+        tokio::pin!(stop);
+        let mut asked_to_stop = false;
+        loop {
+            self.on_time().await;
+            if self.over() {
+                return;
+            }
+            let now = self.now();
+            let pause = self.deadline().map(|at| at.since(now));
+            let (client_full, running) = (self.to_client.is_full(), self.running.as_mut());
+            let server_full = running.as_ref().is_some_and(|running| running.outbox.is_full());
+            let woken = tokio::select! {
+                read = inbox.read(client_in), if self.client_there && !server_full => Woken::ClientRead(read),
+                written = self.to_client.write(client_out), if !self.to_client.is_empty() => Woken::ClientWritten(written),
+                woken = server_event(running, !client_full) => woken,
+                () = sleep(pause) => Woken::Time,
+                () = &mut stop, if !asked_to_stop => Woken::Stop,
+            };
+            match woken {
+                Woken::ClientRead(Ok(read)) if read > 0 => self.client_read(inbox),
+                Woken::ClientRead(_) | Woken::ClientWritten(Err(_)) => self.client_gone(),
+                Woken::Stop => {
+                    asked_to_stop = true;
+                    self.client_gone();
+                }
+                Woken::ServerRead(read) => self.server_read(read).await,
+                Woken::ServerWritten(written) => self.server_written(&written),
+                Woken::ServerEnded(status) => self.server_ended(status).await,
+                Woken::ClientWritten(Ok(())) | Woken::Time => {}
+            }
+            self.carry_out().await;
+        }
+    }
+
+    fn over(&self) -> bool {
+        self.end.is_some() || (self.ending && self.running.is_none())
+    }
+
+    fn deadline(&self) -> Option<Monotonic> {
+        let stalled = self.running.as_ref().and_then(|running| running.stalled_since);
+        let stalled = stalled.map(|since| since + self.wrap.options.write_deadline);
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.next);
+        // While the client reads nothing the server is not read either, and its silence is not its own.
+        let relay = if self.to_client.is_full() { None } else { self.wrap.relay.deadline() };
+        [stalled, leaving, self.start_at, relay].into_iter().flatten().min()
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = self.now();
+        self.wrap.relay.handle(input, now, &mut self.out);
+    }
+
+    fn client_read(&mut self, inbox: &mut Inbox) {
+        if let Some(other) = inbox.other_protocol() {
+            let text = format!(
+                "the client does not speak the protocol named here: its first bytes are those of `--protocol {other}`"
+            );
+            self.end = Some(WrapEnd::BadClient(text));
+            return;
+        }
+        loop {
+            match inbox.next() {
+                Ok(Some(message)) => self.tell(Input::FromClient(message)),
+                Ok(None) => return,
+                Err(error) => {
+                    let text = format!(
+                        "the client's input cannot be read: {error} (at \"{}\")",
+                        inbox.dump()
+                    );
+                    self.end = Some(WrapEnd::BadClient(text));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn client_gone(&mut self) {
+        if std::mem::replace(&mut self.client_there, false) {
+            self.to_client.clear();
+            self.tell(Input::ClientGone);
+        }
+    }
+
+    fn server_written(&mut self, written: &io::Result<()>) {
+        let now = self.now();
+        if let Some(running) = &mut self.running {
+            running.stalled_since = (!running.outbox.is_empty()).then_some(now);
+            if written.is_err() {
+                // It reads no more; its end, or that of its output, says why.
+                running.stdin = None;
+                running.outbox.clear();
+                running.stalled_since = None;
+            }
+            if self.leaving.is_some() && running.outbox.is_empty() {
+                running.stdin = None;
+            }
+        }
+    }
+
+    async fn server_read(&mut self, read: io::Result<usize>) {
+        if matches!(read, Ok(read) if read > 0) {
+            if let Err(loss) = self.cut() {
+                self.lose(loss).await;
+            }
+            return;
+        }
+        // A server that ends closes its output first.
+        let drain = self.wrap.options.drain;
+        let status = match &self.running {
+            Some(running) => running.ended_within(drain).await,
+            None => None,
+        };
+        self.lose(status.map_or(Loss::EndOfOutput, Loss::Exited)).await;
+    }
+
+    /// Gives the relay every whole message of the running server.
+    fn cut(&mut self) -> Result<(), Loss> {
+        loop {
+            let Some(running) = &mut self.running else {
+                return Ok(());
+            };
+            if let Some(other) = running.inbox.other_protocol() {
+                let text = format!(
+                    "the server's first bytes are those of `--protocol {other}`; if nothing works, that is why"
+                );
+                self.observer.observe(&Observed::Notice(&text));
+                continue;
+            }
+            let generation = running.generation;
+            match running.inbox.next() {
+                Ok(Some(message)) => self.tell(Input::FromServer { generation, message }),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let text = format!("{error} (at \"{}\")", running.inbox.dump());
+                    return Err(Loss::Framing(text));
+                }
+            }
+        }
+    }
+
+    /// The leader ended: what it wrote is read to its end, unless somebody else holds that open.
+    async fn server_ended(&mut self, status: ExitStatus) {
+        let drain = tokio::time::sleep(self.wrap.options.drain);
+        tokio::pin!(drain);
+        while let Some(running) = &mut self.running {
+            let read = tokio::select! {
+                biased;
+                read = running.inbox.read(&mut running.stdout) => read,
+                () = &mut drain => break,
+            };
+            if !matches!(read, Ok(read) if read > 0) || self.cut().is_err() {
+                break;
+            }
+        }
+        self.lose(Loss::Exited(status)).await;
+    }
+
+    /// Ends what is left of the running server and decides what follows.
+    async fn lose(&mut self, loss: Loss) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let generation = running.generation;
+        if let Loss::Exited(status) = loss {
+            self.ended = Some(status);
+        }
+        let last_stderr = running.end().await;
+        self.leaving = None;
+        self.lost(generation, loss, last_stderr);
+    }
+
+    fn lost(&mut self, generation: Generation, loss: Loss, last_stderr: Vec<String>) {
+        let reason = loss.to_string();
+        self.observer.observe(&Observed::Lost { generation, reason: &reason });
+        self.tell(Input::ServerLost { generation, loss: loss.clone(), last_stderr });
+        if self.ending {
+            return;
+        }
+        let (now, random) = (self.now(), self.wrap.entropy.next_u64());
+        match self.ladder.lost(&loss, now, random) {
+            Step::Start(delay) => self.start_at = Some(now + delay),
+            Step::GiveUp { reason, again } => {
+                self.given_up = true;
+                self.start_at = again.map(|pause| now + pause);
+                self.tell(Input::RestartGaveUp { reason: reason.clone() });
+                if !self.ever_ready {
+                    self.end = Some(WrapEnd::GaveUp(reason));
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self) {
+        self.start_at = None;
+        self.generation = self.generation.next();
+        let generation = self.generation;
+        let options = &self.wrap.options;
+        let spec = Arc::new(options.spec.clone());
+        let started =
+            Running::start(&self.wrap.spawner, &self.service, &spec, options, generation).await;
+        match started {
+            Ok(running) => {
+                let pid = running.child.identity().pid;
+                self.running = Some(running);
+                self.given_up = false;
+                self.observer.observe(&Observed::Started { pid, generation });
+                self.tell(Input::ServerStarted { generation });
+            }
+            Err(error) => self.not_started(error),
+        }
+    }
+
+    fn not_started(&mut self, error: SpawnError) {
+        if !self.ever_ready && self.generation == Generation(1) {
+            self.end = Some(WrapEnd::NoServer(error));
+            return;
+        }
+        let reason = chain(&error);
+        self.lost(self.generation, Loss::NotStarted(reason), Vec::new());
+    }
+
+    /// Does what is due.
+    async fn on_time(&mut self) {
+        let now = self.now();
+        if self.start_at.is_some_and(|at| at <= now) && self.running.is_none() && !self.ending {
+            self.start().await;
+        }
+        self.go_on_leaving(now).await;
+        self.judge_stall(now).await;
+        if !self.to_client.is_full() && self.wrap.relay.deadline().is_some_and(|at| at <= now) {
+            self.tell(Input::Tick);
+        }
+        self.carry_out().await;
+    }
+
+    /// A full pipe is the sign of a hang, unless the server is at work.
+    async fn judge_stall(&mut self, now: Monotonic) {
+        let options = &self.wrap.options;
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(since) =
+            running.stalled_since.filter(|since| now.since(*since) >= options.write_deadline)
+        else {
+            return;
+        };
+        let (busy, _) = running.look();
+        if busy && now.since(since) < options.write_deadline_busy {
+            // Looked at again after another deadline.
+            running.stalled_since = Some(now);
+            return;
+        }
+        self.lose(Loss::WriteStalled).await;
+        self.carry_out().await;
+    }
+
+    async fn go_on_leaving(&mut self, now: Monotonic) {
+        if self.leaving.as_ref().is_none_or(|leaving| leaving.next > now) {
+            return;
+        }
+        let Some(running) = &self.running else {
+            self.leaving = None;
+            return;
+        };
+        let step = self.leaving.as_mut().and_then(|leaving| leaving.steps.pop());
+        match step {
+            Some(StopStep { signal, wait }) => {
+                // A set that cannot be signalled is killed by the next step.
+                drop(running.child.signal_set(signal).await);
+                drop(running.child.signal_set(Signal::Cont).await);
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.next = now + wait;
+                }
+            }
+            None => self.lose(Loss::Replaced("it did not end when asked".to_owned())).await,
+        }
+    }
+
+    /// Carries out what the relay decided, and what follows from that.
+    async fn carry_out(&mut self) {
+        while !self.out.is_empty() {
+            for output in std::mem::take(&mut self.out) {
+                self.carry_out_one(output).await;
+            }
+        }
+        let state = self.wrap.relay.state();
+        if state != self.state {
+            let from = std::mem::replace(&mut self.state, state);
+            let (generation, held) = (self.generation, self.wrap.relay.held());
+            self.observer.observe(&Observed::State { from, to: state, generation, held });
+        }
+    }
+
+    async fn carry_out_one(&mut self, output: Output) {
+        match output {
+            Output::ToClient(message) if self.client_there => {
+                if let Err(error) = self.to_client.push(&mut self.client_frames, message) {
+                    self.notice(&format!("a message for the client was dropped: {error}"));
+                }
+            }
+            Output::ToClient(_) => {}
+            Output::ToServer { generation, message } => self.write(generation, message),
+            Output::RestartServer { reason } => self.lose(Loss::Replaced(reason)).await,
+            Output::TryAgain if self.given_up && self.running.is_none() => {
+                self.start_at = Some(self.now());
+            }
+            Output::TryAgain => {}
+            Output::LookAtServer { generation } => {
+                if let Some(running) = self.running.as_mut().filter(|r| r.generation == generation)
+                {
+                    let (busy, stopped) = running.look();
+                    self.tell(Input::ServerSeen { generation, busy, stopped });
+                }
+            }
+            Output::Ready { .. } => {
+                self.ever_ready = true;
+                let now = self.now();
+                self.ladder.ready(now);
+            }
+            Output::EndServer => {
+                self.ending = true;
+                self.start_at = None;
+            }
+            Output::StopServer => self.leave(),
+            Output::Report(report) => self.observer.observe(&Observed::Report(&report)),
+            Output::Notice(text) => self.notice(&text),
+        }
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.observer.observe(&Observed::Notice(text));
+    }
+
+    fn write(&mut self, generation: Generation, message: bytes::Bytes) {
+        let now = self.now();
+        let Some(running) =
+            self.running.as_mut().filter(|running| running.generation == generation)
+        else {
+            return;
+        };
+        if running.stdin.is_none() {
+            return;
+        }
+        match running.outbox.push(&mut running.frames, message) {
+            Ok(()) => _ = running.stalled_since.get_or_insert(now),
+            Err(error) => self.notice(&format!("a message for the server was dropped: {error}")),
+        }
+    }
+
+    /// Begins the end of the server: it gets what is written already, then its input is closed.
+    fn leave(&mut self) {
+        self.ending = true;
+        let Some(running) = self.running.as_mut().filter(|_| self.leaving.is_none()) else {
+            return;
+        };
+        if running.outbox.is_empty() {
+            running.stdin = None;
+        }
+        let mut steps = self.wrap.options.spec.stop_steps();
+        steps.reverse();
+        self.leaving = Some(Leaving { steps, next: self.now() + self.wrap.options.leave });
+    }
+
+    async fn last_words(&mut self, client_out: &mut (impl AsyncWrite + Unpin + Send)) {
+        if let Some(running) = self.running.take() {
+            drop(running.end().await);
+        }
+        self.carry_out().await;
+        let all = async {
+            while !self.to_client.is_empty() && self.to_client.write(client_out).await.is_ok() {}
+        };
+        // A client that reads nothing has had its time.
+        drop(tokio::time::timeout(LAST_WORDS, all).await);
+    }
+}
+
+/// Waits for whatever the running server does first; for ever when there is none.
+async fn server_event(running: Option<&mut Running>, read: bool) -> Woken {
+    let Some(running) = running else {
+        return std::future::pending().await;
+    };
+    let (stdin, outbox) = (&mut running.stdin, &mut running.outbox);
+    let write = async {
+        match stdin {
+            Some(stdin) if !outbox.is_empty() => outbox.write(stdin).await,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        read = running.inbox.read(&mut running.stdout), if read => Woken::ServerRead(read),
+        written = write => Woken::ServerWritten(written),
+        status = running.child.wait() => Woken::ServerEnded(status),
+    }
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,140 @@
+//! One direction's bytes that wait to be written, and one side's bytes that wait to be cut.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use supervisor_core::config::FramingKind;
+use supervisor_ipc::relay::Frames;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// Bytes asked for in one read; a large message asks for its rest at once.
+const READ_MIN: usize = 64 * 1024;
+/// Pieces given to one write.
+const SLICES: usize = 16;
+/// Bytes that wait for one side before the other side is read no further (NATS Go's buffer).
+pub(super) const WAITING_MAX: usize = 8 << 20;
+
+/// What waits to be written to one side.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, frames: &mut Frames, message: Bytes) -> io::Result<()> {
+        let before = self.pieces.len();
+        frames.queue(message, &mut self.pieces)?;
+        self.bytes += self.pieces.range(before..).map(Bytes::len).sum::<usize>();
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.bytes >= WAITING_MAX
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Writes some of it.
+    ///
+    /// # Cancel safety
+    /// Safe: what was written is taken out in the same poll.
+    pub(super) async fn write(
+        &mut self,
+        to: &mut (impl AsyncWrite + Unpin + ?Sized),
+    ) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut used = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece);
+            used += 1;
+        }
+        let mut written = to.write_vectored(&slices[..used]).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.bytes -= written;
+        while written > 0 {
+            let Some(piece) = self.pieces.front_mut() else {
+                break;
+            };
+            let step = written.min(piece.len());
+            piece.advance(step);
+            written -= step;
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was read from one side and is no whole message yet.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    kind: FramingKind,
+    frames: Frames,
+    bytes: BytesMut,
+    /// Whether the first bytes were looked at, which tell the protocol.
+    looked: bool,
+}
+
+impl Inbox {
+    pub(super) fn new(kind: FramingKind, frames: Frames) -> Self {
+        Self { kind, frames, bytes: BytesMut::new(), looked: false }
+    }
+
+    /// Reads some bytes; zero is the end.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is read when it is dropped.
+    pub(super) async fn read(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin + ?Sized),
+    ) -> io::Result<usize> {
+        if self.bytes.capacity() - self.bytes.len() < READ_MIN / 4 {
+            self.bytes.reserve(READ_MIN);
+        }
+        from.read_buf(&mut self.bytes).await
+    }
+
+    /// Takes the next whole message.
+    pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
+        self.frames.cut(&mut self.bytes)
+    }
+
+    /// Says, once, that the first bytes are those of the other protocol.
+    pub(super) fn other_protocol(&mut self) -> Option<&'static str> {
+        if self.looked {
+            return None;
+        }
+        let text = self.bytes.trim_ascii_start();
+        let first = *text.first()?;
+        const HEADER: &[u8] = b"content-length:";
+        match self.kind {
+            FramingKind::Lsp => {
+                self.looked = true;
+                (first == b'{').then_some("mcp")
+            }
+            _ => {
+                self.looked = text.len() >= HEADER.len() || !first.eq_ignore_ascii_case(&b'c');
+                let starts =
+                    text.get(..HEADER.len()).is_some_and(|head| head.eq_ignore_ascii_case(HEADER));
+                starts.then_some("lsp")
+            }
+        }
+    }
+
+    /// Shows the bytes that cannot be read, at most 48 of them.
+    pub(super) fn dump(&self) -> String {
+        let shown = &self.bytes[..self.bytes.len().min(48)];
+        shown.escape_ascii().to_string()
+    }
+}

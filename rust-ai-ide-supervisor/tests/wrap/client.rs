@@ -1,0 +1,324 @@
+//! An editor: starts `ide-supervisor wrap` the way a real one would, and keeps the documents it has open.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::fake::DIRECTORY;
+
+/// How long anything is waited for; generous, because machines that test are busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for one session: the script, what the server saw, what was said on standard error.
+pub(crate) struct Place {
+    pub(crate) dir: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new(scripts: &Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("script.json"), scripts.to_string()).unwrap();
+        Self { dir }
+    }
+
+    /// What the servers saw, in order: the number of the start, and the message.
+    pub(crate) fn seen(&self) -> Vec<(u64, Value)> {
+        let text = std::fs::read_to_string(self.dir.path().join("log.jsonl")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .map(|line| (line["run"].as_u64().unwrap(), line["got"].clone()))
+            .collect()
+    }
+
+    /// The parameters of every message of this method that the servers saw.
+    pub(crate) fn seen_of(&self, method: &str) -> Vec<(u64, Value)> {
+        let all = self.seen().into_iter();
+        all.filter(|(_, got)| got["method"] == method)
+            .map(|(run, got)| (run, got["params"].clone()))
+            .collect()
+    }
+
+    /// The pids of the servers, in the order of their starts.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let all = self.seen().into_iter();
+        all.filter_map(|(_, got)| got["started"].as_u64())
+            .map(|pid| u32::try_from(pid).unwrap())
+            .collect()
+    }
+
+    /// The command of the scripted server.
+    pub(crate) fn command() -> Vec<String> {
+        let me = std::env::current_exe().unwrap();
+        let script = format!(
+            "exec '{}' --exact serves_when_started_as_a_server --nocapture 3>&1 1>/dev/null",
+            me.display()
+        );
+        vec!["sh".into(), "-c".into(), script]
+    }
+}
+
+/// One session.
+pub(crate) struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    inbox: Receiver<Value>,
+    /// What came and was not what was waited for.
+    pub(crate) aside: Vec<Value>,
+    next_id: i64,
+    stderr: PathBuf,
+}
+
+impl Client {
+    /// Starts a session with the scripted server.
+    pub(crate) fn start(place: &Place) -> Self {
+        Self::start_with(place, &[], &Place::command())
+    }
+
+    pub(crate) fn start_with(place: &Place, options: &[&str], server: &[String]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ide-supervisor"));
+        command.args(["wrap", "--protocol", "lsp"]).args(options).arg("--").args(server);
+        Self::spawn(place, command)
+    }
+
+    /// Starts a session with a server of one's own choice, wrapped or not.
+    pub(crate) fn spawn(place: &Place, mut command: Command) -> Self {
+        let stderr = place.dir.path().join("stderr");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
+        command
+            .env(DIRECTORY, place.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(file);
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, inbox) = sync_channel(100_000);
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stdout);
+            while let Some(message) = read(&mut reader) {
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let stdin = child.stdin.take();
+        Self { child, stdin, inbox, aside: Vec::new(), next_id: 0, stderr }
+    }
+
+    /// What was said on standard error so far.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        // A program that has ended reads nothing; the test sees that elsewhere.
+        if let Some(stdin) = &mut self.stdin {
+            drop(stdin.write_all(bytes).and_then(|()| stdin.flush()));
+        }
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        let body = message.to_string();
+        self.raw(format!("Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    }
+
+    pub(crate) fn notify(&mut self, method: &str, params: Value) {
+        self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    }
+
+    /// Asks and does not wait.
+    pub(crate) fn ask(&mut self, method: &str, params: Value) -> i64 {
+        self.next_id += 1;
+        self.send(
+            &json!({ "jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params }),
+        );
+        self.next_id
+    }
+
+    /// Waits for the answer to a question. Questions of the server are answered with null meanwhile.
+    pub(crate) fn answer(&mut self, id: i64) -> Value {
+        self.wait(|message| message["id"] == id && message.get("method").is_none())
+            .unwrap_or_else(|| panic!("no answer to {id}; stderr: {}", self.said()))
+    }
+
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+        let id = self.ask(method, params);
+        self.answer(id)
+    }
+
+    /// Waits for a message.
+    pub(crate) fn wait(&mut self, wanted: impl FnMut(&Value) -> bool) -> Option<Value> {
+        self.wait_for(PATIENCE, wanted)
+    }
+
+    pub(crate) fn wait_for(
+        &mut self,
+        limit: Duration,
+        mut wanted: impl FnMut(&Value) -> bool,
+    ) -> Option<Value> {
+        if let Some(at) = self.aside.iter().position(&mut wanted) {
+            return Some(self.aside.remove(at));
+        }
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let message = self.inbox.recv_timeout(left).ok()?;
+            if message.get("method").is_some() && message.get("id").is_some() {
+                let result = match message["method"].as_str() {
+                    Some("workspace/configuration") => json!([{ "from": "client" }]),
+                    _ => Value::Null,
+                };
+                self.send(&json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }));
+            }
+            if wanted(&message) {
+                return Some(message);
+            }
+            self.aside.push(message);
+        }
+    }
+
+    /// Takes in what has come so far.
+    pub(crate) fn catch_up(&mut self) {
+        drop(self.wait_for(Duration::ZERO, |_| false));
+    }
+
+    pub(crate) fn initialize(&mut self) -> Value {
+        let answer = self.call(
+            "initialize",
+            json!({
+                "processId": std::process::id(), "rootUri": null, "capabilities": { "general": { "positionEncodings": ["utf-8", "utf-16"] } },
+                "workspaceFolders": [{ "uri": "file:///w", "name": "w" }],
+            }),
+        );
+        self.notify("initialized", json!({}));
+        answer
+    }
+
+    pub(crate) fn open(&mut self, uri: &str, text: &str) {
+        self.notify(
+            "textDocument/didOpen",
+            json!({ "textDocument": { "uri": uri, "languageId": "x", "version": 1, "text": text } }),
+        );
+    }
+
+    /// Inserts a text at the beginning of a document.
+    pub(crate) fn insert(&mut self, uri: &str, version: i64, text: &str) {
+        let zero = json!({ "line": 0, "character": 0 });
+        self.notify(
+            "textDocument/didChange",
+            json!({
+                "textDocument": { "uri": uri, "version": version },
+                "contentChanges": [{ "range": { "start": zero, "end": zero }, "text": text }],
+            }),
+        );
+    }
+
+    pub(crate) fn close(&mut self, uri: &str) {
+        self.notify("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
+    }
+
+    pub(crate) fn hover(&mut self, uri: &str) -> i64 {
+        self.ask(
+            "textDocument/hover",
+            json!({ "textDocument": { "uri": uri }, "position": { "line": 0, "character": 0 } }),
+        )
+    }
+
+    /// What the server believes its documents to be: version and text by name.
+    pub(crate) fn texts(&mut self) -> Value {
+        self.call("workspace/symbol", json!({}))["result"].clone()
+    }
+
+    /// Waits until this was said on standard error.
+    pub(crate) fn hears(&mut self, text: &str) {
+        assert!(within(|| self.said().contains(text)), "never said: {text}; but: {}", self.said());
+    }
+
+    /// Leaves politely and gives the exit code.
+    pub(crate) fn leave(mut self) -> Option<i32> {
+        let answer = self.call("shutdown", Value::Null);
+        assert!(answer.get("error").is_none(), "{answer}");
+        self.notify("exit", Value::Null);
+        self.ended()
+    }
+
+    /// Closes the connection without a word.
+    pub(crate) fn hang_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for the end of the program and gives its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        let mut status = None;
+        assert!(
+            within(|| {
+                status = child.try_wait().unwrap();
+                status.is_some()
+            }),
+            "it does not end"
+        );
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn read(reader: &mut impl BufRead) -> Option<Value> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        length = line.strip_prefix("Content-Length: ")?.parse().ok()?;
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+/// Polls until something holds.
+pub(crate) fn within(mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() > end {
+            return false;
+        }
+        // poll: what is waited for is in another process; PATIENCE at most.
+        pause(5);
+    }
+    true
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the other side is another process, and this thread has nothing else to do"
+)]
+pub(crate) fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
+/// Tells whether a process is there and no zombie.
+pub(crate) fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+    stat.is_ok_and(|stat| !stat[stat.rfind(')').unwrap_or(0)..].starts_with(") Z"))
+}
+
+pub(crate) fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}

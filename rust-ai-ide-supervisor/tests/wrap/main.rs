@@ -1,0 +1,18 @@
+//! `ide-supervisor wrap` in front of language servers that die, hang, and talk nonsense.
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod client;
+mod crashes;
+mod fake;
+
+/// The scripted server, when this program was started as one; nothing otherwise.
+#[test]
+fn serves_when_started_as_a_server() {
+    fake::serve();
+}
