@@ -79,6 +79,9 @@ _ide__supervisor() {
             ide__supervisor,up)
                 cmd="ide__supervisor__subcmd__up"
                 ;;
+            ide__supervisor,wrap)
+                cmd="ide__supervisor__subcmd__wrap"
+                ;;
             ide__supervisor__subcmd__audit,list)
                 cmd="ide__supervisor__subcmd__audit__subcmd__list"
                 ;;
@@ -170,7 +173,7 @@ _ide__supervisor() {
 
     case "${cmd}" in
         ide__supervisor)
-            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint savepoint backup audit recovery channels dead-letters config doctor completions man"
+            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint savepoint backup audit recovery channels dead-letters wrap config doctor completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1419,6 +1422,36 @@ _ide__supervisor() {
                     return 0
                     ;;
                 --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__wrap)
+            opts="-h --protocol --name --config --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --protocol)
+                    COMPREPLY=($(compgen -W "lsp mcp" -- "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

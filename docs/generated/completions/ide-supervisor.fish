@@ -46,6 +46,7 @@ complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "audit
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "recovery" -d 'What had to be done to open the database: shows it, or says that it was seen'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "channels" -d 'Shows every channel and its health'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "dead-letters" -d 'Messages that failed for good: lists them, sends them again, or deletes them'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "wrap" -d 'Runs a language server or MCP server for the client on standard input and output, and hides the server\'s crashes from it'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "config" -d 'Writes, checks or describes the configuration file'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "doctor" -d 'Checks this machine, the configuration and the state directory, and says what to do about what it finds'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "completions" -d 'Prints a completion script for a shell'
@@ -363,6 +364,14 @@ never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l all -d 'Of every channel'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -l json -d 'Print JSON'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand dead-letters; and __fish_seen_subcommand_from purge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l protocol -d 'What client and server speak' -r -f -a "lsp\t'The language server protocol'
+mcp\t'The Model Context Protocol over standard input and output'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l name -d 'What it is called in messages and in the configuration; the program\'s name by default' -r
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l config -d 'Configuration file whose service of that name says how to run and restart the server; none is needed' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand config; and not __fish_seen_subcommand_from init check schema" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"

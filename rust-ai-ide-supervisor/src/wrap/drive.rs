@@ -1,18 +1,16 @@
 //! The loop that carries out what a relay decides.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use supervisor_core::config::StopStep;
-use supervisor_core::error::{SpawnError, chain};
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::message::ChannelState;
-use supervisor_core::{Generation, Monotonic, ServiceId, Signal};
+use supervisor_core::{Generation, Monotonic, ServiceId};
 use supervisor_ipc::relay::{Frames, Input, Loss, Output};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::ladder::{Ladder, Step};
+use super::ladder::Ladder;
 use super::pipe::{Inbox, Outbox};
 use super::running::Running;
 use super::{Observed, Observer, Wrap, WrapEnd};
@@ -22,31 +20,31 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How the end of the server is brought about, step by step.
 #[derive(Debug)]
-struct Leaving {
-    steps: Vec<StopStep>,
-    next: Monotonic,
+pub(super) struct Leaving {
+    pub(super) steps: Vec<StopStep>,
+    pub(super) next: Monotonic,
 }
 
-struct Driver<'o> {
-    wrap: Wrap,
-    service: ServiceId,
-    ladder: Ladder,
-    observer: &'o mut dyn Observer,
-    out: Vec<Output>,
-    to_client: Outbox,
-    client_frames: Frames,
-    client_there: bool,
-    running: Option<Running>,
-    generation: Generation,
-    start_at: Option<Monotonic>,
-    given_up: bool,
-    ever_ready: bool,
+pub(super) struct Driver<'o> {
+    pub(super) wrap: Wrap,
+    pub(super) service: ServiceId,
+    pub(super) ladder: Ladder,
+    pub(super) observer: &'o mut dyn Observer,
+    pub(super) out: Vec<Output>,
+    pub(super) to_client: Outbox,
+    pub(super) client_frames: Frames,
+    pub(super) client_there: bool,
+    pub(super) running: Option<Running>,
+    pub(super) generation: Generation,
+    pub(super) start_at: Option<Monotonic>,
+    pub(super) given_up: bool,
+    pub(super) ever_ready: bool,
     /// The session is over: no server is started again.
-    ending: bool,
-    leaving: Option<Leaving>,
-    ended: Option<ExitStatus>,
-    state: ChannelState,
-    end: Option<WrapEnd>,
+    pub(super) ending: bool,
+    pub(super) leaving: Option<Leaving>,
+    pub(super) ended: Option<ExitStatus>,
+    pub(super) state: ChannelState,
+    pub(super) end: Option<WrapEnd>,
 }
 
 impl Wrap {
@@ -108,7 +106,7 @@ enum Woken {
 }
 
 impl Driver<'_> {
-    fn now(&self) -> Monotonic {
+    pub(super) fn now(&self) -> Monotonic {
         self.wrap.clock.monotonic()
     }
 
@@ -166,7 +164,7 @@ impl Driver<'_> {
         [stalled, leaving, self.start_at, relay].into_iter().flatten().min()
     }
 
-    fn tell(&mut self, input: Input) {
+    pub(super) fn tell(&mut self, input: Input) {
         let now = self.now();
         self.wrap.relay.handle(input, now, &mut self.out);
     }
@@ -199,6 +197,8 @@ impl Driver<'_> {
         if std::mem::replace(&mut self.client_there, false) {
             self.to_client.clear();
             self.tell(Input::ClientGone);
+            // Whatever the protocol: without its client a server has nothing to do.
+            self.leave();
         }
     }
 
@@ -235,7 +235,7 @@ impl Driver<'_> {
     }
 
     /// Gives the relay every whole message of the running server.
-    fn cut(&mut self) -> Result<(), Loss> {
+    pub(super) fn cut(&mut self) -> Result<(), Loss> {
         loop {
             let Some(running) = &mut self.running else {
                 return Ok(());
@@ -259,87 +259,6 @@ impl Driver<'_> {
         }
     }
 
-    /// The leader ended: what it wrote is read to its end, unless somebody else holds that open.
-    async fn server_ended(&mut self, status: ExitStatus) {
-        let drain = tokio::time::sleep(self.wrap.options.drain);
-        tokio::pin!(drain);
-        while let Some(running) = &mut self.running {
-            let read = tokio::select! {
-                biased;
-                read = running.inbox.read(&mut running.stdout) => read,
-                () = &mut drain => break,
-            };
-            if !matches!(read, Ok(read) if read > 0) || self.cut().is_err() {
-                break;
-            }
-        }
-        self.lose(Loss::Exited(status)).await;
-    }
-
-    /// Ends what is left of the running server and decides what follows.
-    async fn lose(&mut self, loss: Loss) {
-        let Some(running) = self.running.take() else {
-            return;
-        };
-        let generation = running.generation;
-        if let Loss::Exited(status) = loss {
-            self.ended = Some(status);
-        }
-        let last_stderr = running.end().await;
-        self.leaving = None;
-        self.lost(generation, loss, last_stderr);
-    }
-
-    fn lost(&mut self, generation: Generation, loss: Loss, last_stderr: Vec<String>) {
-        let reason = loss.to_string();
-        self.observer.observe(&Observed::Lost { generation, reason: &reason });
-        self.tell(Input::ServerLost { generation, loss: loss.clone(), last_stderr });
-        if self.ending {
-            return;
-        }
-        let (now, random) = (self.now(), self.wrap.entropy.next_u64());
-        match self.ladder.lost(&loss, now, random) {
-            Step::Start(delay) => self.start_at = Some(now + delay),
-            Step::GiveUp { reason, again } => {
-                self.given_up = true;
-                self.start_at = again.map(|pause| now + pause);
-                self.tell(Input::RestartGaveUp { reason: reason.clone() });
-                if !self.ever_ready {
-                    self.end = Some(WrapEnd::GaveUp(reason));
-                }
-            }
-        }
-    }
-
-    async fn start(&mut self) {
-        self.start_at = None;
-        self.generation = self.generation.next();
-        let generation = self.generation;
-        let options = &self.wrap.options;
-        let spec = Arc::new(options.spec.clone());
-        let started =
-            Running::start(&self.wrap.spawner, &self.service, &spec, options, generation).await;
-        match started {
-            Ok(running) => {
-                let pid = running.child.identity().pid;
-                self.running = Some(running);
-                self.given_up = false;
-                self.observer.observe(&Observed::Started { pid, generation });
-                self.tell(Input::ServerStarted { generation });
-            }
-            Err(error) => self.not_started(error),
-        }
-    }
-
-    fn not_started(&mut self, error: SpawnError) {
-        if !self.ever_ready && self.generation == Generation(1) {
-            self.end = Some(WrapEnd::NoServer(error));
-            return;
-        }
-        let reason = chain(&error);
-        self.lost(self.generation, Loss::NotStarted(reason), Vec::new());
-    }
-
     /// Does what is due.
     async fn on_time(&mut self) {
         let now = self.now();
@@ -354,51 +273,8 @@ impl Driver<'_> {
         self.carry_out().await;
     }
 
-    /// A full pipe is the sign of a hang, unless the server is at work.
-    async fn judge_stall(&mut self, now: Monotonic) {
-        let options = &self.wrap.options;
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let Some(since) =
-            running.stalled_since.filter(|since| now.since(*since) >= options.write_deadline)
-        else {
-            return;
-        };
-        let (busy, _) = running.look();
-        if busy && now.since(since) < options.write_deadline_busy {
-            // Looked at again after another deadline.
-            running.stalled_since = Some(now);
-            return;
-        }
-        self.lose(Loss::WriteStalled).await;
-        self.carry_out().await;
-    }
-
-    async fn go_on_leaving(&mut self, now: Monotonic) {
-        if self.leaving.as_ref().is_none_or(|leaving| leaving.next > now) {
-            return;
-        }
-        let Some(running) = &self.running else {
-            self.leaving = None;
-            return;
-        };
-        let step = self.leaving.as_mut().and_then(|leaving| leaving.steps.pop());
-        match step {
-            Some(StopStep { signal, wait }) => {
-                // A set that cannot be signalled is killed by the next step.
-                drop(running.child.signal_set(signal).await);
-                drop(running.child.signal_set(Signal::Cont).await);
-                if let Some(leaving) = &mut self.leaving {
-                    leaving.next = now + wait;
-                }
-            }
-            None => self.lose(Loss::Replaced("it did not end when asked".to_owned())).await,
-        }
-    }
-
     /// Carries out what the relay decided, and what follows from that.
-    async fn carry_out(&mut self) {
+    pub(super) async fn carry_out(&mut self) {
         while !self.out.is_empty() {
             for output in std::mem::take(&mut self.out) {
                 self.carry_out_one(output).await;
@@ -466,20 +342,6 @@ impl Driver<'_> {
             Ok(()) => _ = running.stalled_since.get_or_insert(now),
             Err(error) => self.notice(&format!("a message for the server was dropped: {error}")),
         }
-    }
-
-    /// Begins the end of the server: it gets what is written already, then its input is closed.
-    fn leave(&mut self) {
-        self.ending = true;
-        let Some(running) = self.running.as_mut().filter(|_| self.leaving.is_none()) else {
-            return;
-        };
-        if running.outbox.is_empty() {
-            running.stdin = None;
-        }
-        let mut steps = self.wrap.options.spec.stop_steps();
-        steps.reverse();
-        self.leaving = Some(Leaving { steps, next: self.now() + self.wrap.options.leave });
     }
 
     async fn last_words(&mut self, client_out: &mut (impl AsyncWrite + Unpin + Send)) {

@@ -5,6 +5,7 @@
 
 mod drive;
 mod ladder;
+mod life;
 mod pipe;
 mod running;
 

@@ -309,6 +309,7 @@ pub(crate) fn within(mut holds: impl FnMut() -> bool) -> bool {
     reason = "the other side is another process, and this thread has nothing else to do"
 )]
 pub(crate) fn pause(millis: u64) {
+    // poll: the callers' own pause; each says what is waited for and how long at most.
     std::thread::sleep(Duration::from_millis(millis));
 }
 

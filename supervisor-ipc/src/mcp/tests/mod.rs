@@ -95,6 +95,7 @@ impl Desk {
                 Output::LookAtServer { .. } => self.orders.push("look".to_owned()),
                 Output::Ready { .. } => self.orders.push("ready".to_owned()),
                 Output::EndServer => self.orders.push("end".to_owned()),
+                Output::StopServer => self.orders.push("stop".to_owned()),
             }
         }
     }

@@ -1,0 +1,154 @@
+//! Starting the server, losing it, and ending it.
+
+use std::sync::Arc;
+
+use supervisor_core::config::StopStep;
+use supervisor_core::error::{SpawnError, chain};
+use supervisor_core::exit::ExitStatus;
+use supervisor_core::{Generation, Monotonic, Signal};
+use supervisor_ipc::relay::{Input, Loss};
+
+use super::drive::{Driver, Leaving};
+use super::ladder::Step;
+use super::running::Running;
+use super::{Observed, WrapEnd};
+
+impl Driver<'_> {
+    /// Ends what is left of the running server and decides what follows.
+    pub(super) async fn lose(&mut self, loss: Loss) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let generation = running.generation;
+        if let Loss::Exited(status) = loss {
+            self.ended = Some(status);
+        }
+        let last_stderr = running.end().await;
+        self.leaving = None;
+        self.lost(generation, loss, last_stderr);
+    }
+
+    pub(super) fn lost(&mut self, generation: Generation, loss: Loss, last_stderr: Vec<String>) {
+        let reason = loss.to_string();
+        self.observer.observe(&Observed::Lost { generation, reason: &reason });
+        self.tell(Input::ServerLost { generation, loss: loss.clone(), last_stderr });
+        if self.ending {
+            return;
+        }
+        let (now, random) = (self.now(), self.wrap.entropy.next_u64());
+        match self.ladder.lost(&loss, now, random) {
+            Step::Start(delay) => self.start_at = Some(now + delay),
+            Step::GiveUp { reason, again } => {
+                self.given_up = true;
+                self.start_at = again.map(|pause| now + pause);
+                self.tell(Input::RestartGaveUp { reason: reason.clone() });
+                if !self.ever_ready {
+                    self.end = Some(WrapEnd::GaveUp(reason));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn start(&mut self) {
+        self.start_at = None;
+        self.generation = self.generation.next();
+        let generation = self.generation;
+        let options = &self.wrap.options;
+        let spec = Arc::new(options.spec.clone());
+        let started =
+            Running::start(&self.wrap.spawner, &self.service, &spec, options, generation).await;
+        match started {
+            Ok(running) => {
+                let pid = running.child.identity().pid;
+                self.running = Some(running);
+                self.given_up = false;
+                self.observer.observe(&Observed::Started { pid, generation });
+                self.tell(Input::ServerStarted { generation });
+            }
+            Err(error) => self.not_started(error),
+        }
+    }
+
+    pub(super) fn not_started(&mut self, error: SpawnError) {
+        if !self.ever_ready && self.generation == Generation(1) {
+            self.end = Some(WrapEnd::NoServer(error));
+            return;
+        }
+        let reason = chain(&error);
+        self.lost(self.generation, Loss::NotStarted(reason), Vec::new());
+    }
+
+    /// A full pipe is the sign of a hang, unless the server is at work.
+    pub(super) async fn judge_stall(&mut self, now: Monotonic) {
+        let options = &self.wrap.options;
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(since) =
+            running.stalled_since.filter(|since| now.since(*since) >= options.write_deadline)
+        else {
+            return;
+        };
+        let (busy, _) = running.look();
+        if busy && now.since(since) < options.write_deadline_busy {
+            // Looked at again after another deadline.
+            running.stalled_since = Some(now);
+            return;
+        }
+        self.lose(Loss::WriteStalled).await;
+        self.carry_out().await;
+    }
+
+    pub(super) async fn go_on_leaving(&mut self, now: Monotonic) {
+        if self.leaving.as_ref().is_none_or(|leaving| leaving.next > now) {
+            return;
+        }
+        let Some(running) = &self.running else {
+            self.leaving = None;
+            return;
+        };
+        let step = self.leaving.as_mut().and_then(|leaving| leaving.steps.pop());
+        match step {
+            Some(StopStep { signal, wait }) => {
+                // A set that cannot be signalled is killed by the next step.
+                drop(running.child.signal_set(signal).await);
+                drop(running.child.signal_set(Signal::Cont).await);
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.next = now + wait;
+                }
+            }
+            None => self.lose(Loss::Replaced("it did not end when asked".to_owned())).await,
+        }
+    }
+
+    /// Begins the end of the server: it gets what is written already, then its input is closed.
+    pub(super) fn leave(&mut self) {
+        self.ending = true;
+        let Some(running) = self.running.as_mut().filter(|_| self.leaving.is_none()) else {
+            return;
+        };
+        if running.outbox.is_empty() {
+            running.stdin = None;
+        }
+        let mut steps = self.wrap.options.spec.stop_steps();
+        steps.reverse();
+        self.leaving = Some(Leaving { steps, next: self.now() + self.wrap.options.leave });
+    }
+
+    /// The leader ended: what it wrote is read to its end, unless somebody else holds that open.
+    pub(super) async fn server_ended(&mut self, status: ExitStatus) {
+        let drain = tokio::time::sleep(self.wrap.options.drain);
+        tokio::pin!(drain);
+        while let Some(running) = &mut self.running {
+            let read = tokio::select! {
+                biased;
+                read = running.inbox.read(&mut running.stdout) => read,
+                () = &mut drain => break,
+            };
+            if !matches!(read, Ok(read) if read > 0) || self.cut().is_err() {
+                break;
+            }
+        }
+        self.lose(Loss::Exited(status)).await;
+    }
+}
