@@ -139,6 +139,7 @@ impl Channel {
             blocked: VecDeque::new(),
             share,
             last_recovery: None,
+            settled: Vec::new(),
             actions: Vec::new(),
             waker: None,
             attention: false,

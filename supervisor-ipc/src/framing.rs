@@ -17,6 +17,8 @@ pub(crate) struct Framing {
     frame_max: usize,
     junk_max: usize,
     junk: usize,
+    /// Bytes of an unfinished line that were looked at; a long line that comes in pieces is read once.
+    looked: usize,
 }
 
 impl Framing {
@@ -27,7 +29,7 @@ impl Framing {
     }
 
     pub(crate) const fn new(kind: FramingKind, frame_max: usize, junk_max: usize) -> Self {
-        Self { kind, frame_max, junk_max, junk: 0 }
+        Self { kind, frame_max, junk_max, junk: 0, looked: 0 }
     }
 
     /// Writes one frame whose content `body` writes; on an error nothing of it stays.
@@ -121,7 +123,10 @@ impl Framing {
 
     fn decode_line(&mut self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
         loop {
-            let Some(end) = source.iter().position(|byte| *byte == b'\n') else {
+            let from = self.looked.min(source.len());
+            let end = source[from..].iter().position(|byte| *byte == b'\n').map(|end| from + end);
+            let Some(end) = end else {
+                self.looked = source.len();
                 return if source.len() > self.frame_max {
                     Err(self.too_large(source.len() as u64))
                 } else {
@@ -131,6 +136,7 @@ impl Framing {
             if end > self.frame_max {
                 return Err(self.too_large(end as u64));
             }
+            self.looked = 0;
             let line = source.split_to(end + 1).freeze();
             let line = line.slice(..end);
             let text = line
@@ -263,6 +269,9 @@ impl Encoder<Bytes> for Framing {
         self.append(target, |body| io::Write::write_all(body, &frame))
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,8 @@ pub mod relay;
 mod session;
 mod share;
 mod task;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 mod transport;
 
 pub use channel::{Channel, ChannelOptions, Incoming};

@@ -62,6 +62,8 @@ pub(crate) struct Task {
     pub(crate) blocked: VecDeque<storing::Blocked>,
     pub(crate) share: Share,
     pub(crate) last_recovery: Option<Arc<ChannelRecovery>>,
+    /// Outcomes that those who wait for them are told when the lock is free.
+    pub(crate) settled: Vec<(Promise, Outcome)>,
     /// Emptied after each step; kept for its memory.
     pub(crate) actions: Vec<Action>,
     pub(crate) waker: Option<Waker>,
@@ -113,7 +115,7 @@ impl Task {
             durable.settled(id, &outcome);
         }
         if let Some(waiting) = self.waiting.remove(&id) {
-            waiting.settle(outcome);
+            self.settled.push((waiting, outcome));
         }
     }
 

@@ -85,7 +85,8 @@ impl Transport for TcpTransport {
         let stream = TcpStream::connect(&self.address).await.map_err(failed)?;
         // A message is written whole; waiting for more to fill a packet only delays it.
         stream.set_nodelay(true).map_err(failed)?;
-        Ok(Connection::of(stream))
+        let (reader, writer) = stream.into_split();
+        Ok(Connection { reader: Box::new(reader), writer: Box::new(writer) })
     }
 
     fn describe(&self) -> String {

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use crate::transport::{Connection, Transport, connect_error};
 
-/// Connects over a Unix socket the service listens on.
+/// Connects over a Unix socket the service listens on; a process of another user, root's excepted, is refused.
 #[derive(Debug, Clone)]
 pub struct UnixTransport {
     path: PathBuf,
@@ -24,12 +24,19 @@ impl UnixTransport {
 #[async_trait]
 impl Transport for UnixTransport {
     async fn connect(&self) -> Result<Connection, IpcError> {
-        let connected = UnixStream::connect(&self.path).await;
-        connected.map(Connection::of).map_err(|error| {
+        let failed = |error: std::io::Error| {
             let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
             let class = if denied { ErrorClass::Permanent } else { ErrorClass::Transient };
             connect_error(&self.describe(), class, error)
-        })
+        };
+        let stream = UnixStream::connect(&self.path).await.map_err(failed)?;
+        let peer = stream.peer_cred().map_err(failed)?.uid();
+        if peer != rustix::process::geteuid().as_raw() && peer != 0 {
+            let reason = format!("a process of user {peer} listens there");
+            return Err(failed(std::io::Error::new(std::io::ErrorKind::PermissionDenied, reason)));
+        }
+        let (reader, writer) = stream.into_split();
+        Ok(Connection { reader: Box::new(reader), writer: Box::new(writer) })
     }
 
     fn describe(&self) -> String {

@@ -32,7 +32,18 @@ pub(crate) enum Taken {
 /// Drives a channel until it is closed.
 pub(crate) async fn drive(task: Arc<Mutex<Task>>, mut requests: mpsc::Receiver<Request>) {
     let lock = || task.lock().unwrap_or_else(PoisonError::into_inner);
-    std::future::poll_fn(|cx| lock().poll(cx, &mut requests)).await;
+    std::future::poll_fn(|cx| {
+        let mut locked = lock();
+        let polled = locked.poll(cx, &mut requests);
+        let settled = std::mem::take(&mut locked.settled);
+        drop(locked);
+        // Without the lock, which is the first thing that those who wake up ask for.
+        for (promise, outcome) in settled {
+            promise.settle(outcome);
+        }
+        polled
+    })
+    .await;
     let durable = lock().durable.take();
     if let Some(durable) = durable {
         durable.close().await;
@@ -63,6 +74,9 @@ impl Task {
             self.call_driver();
         }
         self.publish();
+        for (promise, outcome) in self.settled.drain(..) {
+            promise.settle(outcome);
+        }
         taken
     }
 
@@ -80,8 +94,8 @@ impl Task {
             self.attention = false;
             let mut busy = self.poll_frames(cx);
             self.poll_session(cx);
-            busy |= self.poll_jobs(cx);
-            busy |= self.poll_requests(cx, requests);
+            self.poll_jobs(cx);
+            self.poll_requests(cx, requests);
             busy |= self.poll_deadline(cx);
             self.unblock();
             self.drive_outbox();
@@ -102,13 +116,14 @@ impl Task {
         Poll::Pending
     }
 
-    /// What the peer says comes first: an answer that has arrived must win over the loss noticed after it.
+    /// What the peer says comes first: an answer that has arrived must win over the loss noticed after it. Tells
+    /// whether there may be more.
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
-        for read in 0..FRAMES_MAX {
-            let Some(wire) = &mut self.wire else { return read > 0 };
+        for _ in 0..FRAMES_MAX {
+            let Some(wire) = &mut self.wire else { return false };
             match wire.poll_frame(cx) {
                 Poll::Ready(frame) => self.on_frame(frame),
-                Poll::Pending => return read > 0,
+                Poll::Pending => return false,
             }
         }
         true
@@ -135,37 +150,28 @@ impl Task {
         }
     }
 
-    fn poll_jobs(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut busy = false;
+    fn poll_jobs(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(done)) = self.jobs.poll_join_next(cx) {
-            busy = true;
+            // A new connection is to be listened to.
+            self.attention = true;
             self.on_done(done.unwrap_or(Done::Nothing));
         }
         while let Poll::Ready(Some(done)) = poll_store(self.durable.as_mut(), cx) {
-            busy = true;
             if let Some(done) = done {
                 self.on_stored(done);
             }
         }
-        busy
     }
 
-    fn poll_requests(
-        &mut self,
-        cx: &mut Context<'_>,
-        requests: &mut mpsc::Receiver<Request>,
-    ) -> bool {
-        let mut busy = false;
+    fn poll_requests(&mut self, cx: &mut Context<'_>, requests: &mut mpsc::Receiver<Request>) {
         while self.machine.state != ChannelState::Closed
             && let Poll::Ready(request) = requests.poll_recv(cx)
         {
-            busy = true;
             match request {
                 Some(request) => self.on_request(request),
                 None => self.step(Event::Close),
             }
         }
-        busy
     }
 
     fn next_deadline(&self) -> Option<Monotonic> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use supervisor_core::Generation;
 use supervisor_core::event::EventKind;
-use supervisor_core::message::{ChannelRecovery, DeadLetter, IpcMessage, Lane, Outcome};
+use supervisor_core::message::{
+    ChannelRecovery, ChannelState, DeadLetter, IpcMessage, Lane, Outcome,
+};
 use uuid::Uuid;
 
 use super::{Task, show};
@@ -95,11 +97,10 @@ impl Task {
         self.share.set(self.machine.buffered_bytes);
         let shown = Shown { recovery: self.last_recovery.clone(), ..show(&self.machine) };
         self.shown.send_if_modified(|known| {
-            let changed = *known != shown;
-            if changed {
-                *known = shown;
-            }
-            changed
+            // Those who wait do so for a state, or for a drain to be over.
+            let told = known.state != shown.state || shown.state == ChannelState::Draining;
+            *known = shown;
+            told
         });
     }
 }

@@ -44,6 +44,7 @@ fn task() -> Task {
         blocked: VecDeque::new(),
         share: Share::new(Arc::default()),
         last_recovery: None,
+        settled: Vec::new(),
         actions: Vec::new(),
         waker: None,
         attention: false,

@@ -1,0 +1,5 @@
+//! What breaks on purpose, for tests (feature `test-util`).
+
+mod proxy;
+
+pub use proxy::{Fault, FaultProxy};
