@@ -222,6 +222,9 @@ impl Drop for SystemChild {
             kill(outside.iter().chain(&self.marked()));
             self.leader.reap_within(REAP_IN_DROP);
         }
+        if self.leader.try_wait().is_some() {
+            self.census.reaped(self.leader.pid());
+        }
         self.census.reap();
     }
 }

@@ -67,11 +67,12 @@ pub(super) fn spawn(
         state,
         next_command: 0,
     };
-    tokio::spawn(actor.run(mailbox))
+    // Boxed: a future keeps what it was called with a second time.
+    tokio::spawn(Box::new(actor).run(mailbox))
 }
 
 impl Actor {
-    async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+    async fn run(mut self: Box<Self>, mut mailbox: mpsc::Receiver<Message>) {
         let over = self.shared.over.clone();
         loop {
             let event = tokio::select! {
@@ -87,7 +88,7 @@ impl Actor {
                         self.replies.insert(id, reply);
                         Event::Commanded { id, command }
                     }
-                    Some(Message::Event(event)) => event,
+                    Some(Message::Event(event)) => *event,
                     Some(Message::Adopt(child)) => {
                         self.adopt(child).await;
                         continue;

@@ -168,7 +168,7 @@ impl Engine {
     pub async fn resume(&self, id: &ServiceId) -> Result<(), SupervisorError> {
         self.claim(id)?;
         let mailbox = self.mailbox(id)?;
-        let sent = mailbox.send(Message::Event(Event::FoundGone { status: None })).await;
+        let sent = mailbox.send(Message::Event(Box::new(Event::FoundGone { status: None }))).await;
         sent.map_err(|_| SupervisorError::ShuttingDown)
     }
 

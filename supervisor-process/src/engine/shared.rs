@@ -30,8 +30,8 @@ use crate::notify::NotifySocket;
 pub(crate) enum Message {
     /// Somebody asks for something and waits for the answer.
     Command { command: Command, reply: oneshot::Sender<Result<(), CommandFailure>> },
-    /// Something happened to it.
-    Event(Event),
+    /// Something happened to it. Boxed: a mailbox keeps room for 32 messages.
+    Event(Box<Event>),
     /// The run in its restored state is alive, or its end is known: it is ours again.
     Adopt(Box<dyn ChildHandle>),
 }
@@ -163,7 +163,7 @@ impl Shared {
     pub(crate) fn tell(&self, id: &ServiceId, event: Event) {
         let mailbox = self.registry().get(id).map(|handle| handle.mailbox.clone());
         if let Some(mailbox) = mailbox
-            && mailbox.try_send(Message::Event(event)).is_err()
+            && mailbox.try_send(Message::Event(Box::new(event))).is_err()
         {
             tracing::warn!(service = %id, "an event was dropped: too many messages are waiting");
         }
@@ -177,7 +177,7 @@ impl Shared {
             && mailbox.capacity() > MAILBOX_MAX / 2
         {
             // Dropped when others filled it meanwhile; the next one says the same.
-            drop(mailbox.try_send(Message::Event(event)));
+            drop(mailbox.try_send(Message::Event(Box::new(event))));
         }
     }
 

@@ -117,6 +117,14 @@ impl Census {
         self.lock().left(key, leader, born, self.subreaper)
     }
 
+    /// Learns that a child of ours is gone, so that its number need not be asked for.
+    pub(crate) fn reaped(&self, pid: u32) {
+        let mut known = self.lock();
+        if known.owners.len() < REMEMBERED_MAX {
+            known.owners.insert(pid, Owner::Nobody);
+        }
+    }
+
     /// Reaps the orphans that were found to have ended.
     pub(crate) fn reap(&self) {
         let ended = std::mem::take(&mut self.lock().ended);
@@ -126,7 +134,7 @@ impl Census {
 
 impl Known {
     fn left(&mut self, key: &SetKey, leader: u32, born: Moment, subreaper: bool) -> Left {
-        let Ok(candidates) = self.candidates(leader, born) else {
+        let Ok(candidates) = self.candidates(key, leader, born) else {
             return Left { pids: Vec::new(), unsure: true };
         };
         let mut left = Left::default();
@@ -165,7 +173,7 @@ impl Known {
     }
 
     /// The numbers that may be of a set: given out since its leader was started, and no children of ours.
-    fn candidates(&mut self, leader: u32, born: Moment) -> io::Result<Vec<u32>> {
+    fn candidates(&mut self, key: &SetKey, leader: u32, born: Moment) -> io::Result<Vec<u32>> {
         let range = self.counter.as_mut().and_then(|counter| {
             let last = counter.last()?;
             Some((counter.now()?, last, counter.pid_max))
@@ -192,7 +200,8 @@ impl Known {
         let settled =
             self.settled(last).filter(|given| given.at > born.at && range.contains(given.pid));
         let settled = settled.map(|given| Circle { last: given.pid, ..range });
-        let mut asked = children::without(range.iter().filter(|pid| !self.is_nobody(*pid)));
+        let others = |pid: &u32| self.owners.get(pid).is_some_and(|owner| !owner.is(key));
+        let mut asked = children::without(range.iter().filter(|pid| !others(pid)));
         let listed: Option<PidSet> =
             if asked.len() > ASK_MAX { Some(pids()?.collect()) } else { None };
         asked.retain(|pid| {
@@ -203,10 +212,6 @@ impl Known {
             exists
         });
         Ok(asked)
-    }
-
-    fn is_nobody(&self, pid: u32) -> bool {
-        self.owners.get(&pid) == Some(&Owner::Nobody)
     }
 
     /// Gives a number that was given out long enough ago, if one is known.

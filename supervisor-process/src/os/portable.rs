@@ -330,6 +330,8 @@ impl Census {
         Left { pids: Vec::new() }
     }
 
+    pub(crate) const fn reaped(&self, _pid: u32) {}
+
     pub(crate) const fn reap(&self) {}
 }
 
