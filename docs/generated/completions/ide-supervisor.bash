@@ -76,6 +76,9 @@ _ide__supervisor() {
             ide__supervisor,stop)
                 cmd="ide__supervisor__subcmd__stop"
                 ;;
+            ide__supervisor,top)
+                cmd="ide__supervisor__subcmd__top"
+                ;;
             ide__supervisor,up)
                 cmd="ide__supervisor__subcmd__up"
                 ;;
@@ -173,7 +176,7 @@ _ide__supervisor() {
 
     case "${cmd}" in
         ide__supervisor)
-            opts="-h -V --color --help --version demo up status start stop restart down reload logs events checkpoint savepoint backup audit recovery channels dead-letters wrap config doctor completions man"
+            opts="-h -V --color --help --version demo up status top start stop restart down reload logs events checkpoint savepoint backup audit recovery channels dead-letters wrap config doctor completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1385,6 +1388,32 @@ _ide__supervisor() {
             return 0
             ;;
         ide__subcmd__supervisor__subcmd__stop)
+            opts="-h --config --state-dir --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ide__subcmd__supervisor__subcmd__top)
             opts="-h --config --state-dir --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -32,6 +32,7 @@ complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -s V -l vers
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "demo" -d 'Supervises three small services built into the program, breaks them on purpose, and shows the recovery'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "up" -d 'Runs the services of the configuration file until it is asked to end'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "status" -d 'Shows every service: what it is doing, why, and what happens next'
+complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "top" -d 'Shows services, channels and events live in the whole terminal; keys start, stop and restart'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "start" -d 'Starts services and returns when their processes run'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "stop" -d 'Stops services and returns when nothing of them is left; a second stop kills'
 complete -c ide-supervisor -n "__fish_ide_supervisor_needs_command" -f -a "restart" -d 'Stops and starts services'
@@ -72,8 +73,14 @@ complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -l
 always\t'Always'
 never\t'Never'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -l json -d 'Print JSON'
-complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -l watch -d 'Show it again at every change, until Ctrl-C'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -l watch -d 'Show it again at every change and every few seconds, until Ctrl-C'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand top" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand top" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand top" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Always'
+never\t'Never'"
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand start" -l config -d 'Configuration file; by default ide-supervisor.toml in the working directory or above it' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand start" -l state-dir -d 'State directory; by default .ide-supervisor beside the configuration file' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand start" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'

@@ -29,6 +29,7 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             [CompletionResult]::new('demo', 'demo', [CompletionResultType]::ParameterValue, 'Supervises three small services built into the program, breaks them on purpose, and shows the recovery')
             [CompletionResult]::new('up', 'up', [CompletionResultType]::ParameterValue, 'Runs the services of the configuration file until it is asked to end')
             [CompletionResult]::new('status', 'status', [CompletionResultType]::ParameterValue, 'Shows every service: what it is doing, why, and what happens next')
+            [CompletionResult]::new('top', 'top', [CompletionResultType]::ParameterValue, 'Shows services, channels and events live in the whole terminal; keys start, stop and restart')
             [CompletionResult]::new('start', 'start', [CompletionResultType]::ParameterValue, 'Starts services and returns when their processes run')
             [CompletionResult]::new('stop', 'stop', [CompletionResultType]::ParameterValue, 'Stops services and returns when nothing of them is left; a second stop kills')
             [CompletionResult]::new('restart', 'restart', [CompletionResultType]::ParameterValue, 'Stops and starts services')
@@ -74,7 +75,15 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'State directory; by default .ide-supervisor beside the configuration file')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('--watch', '--watch', [CompletionResultType]::ParameterName, 'Show it again at every change, until Ctrl-C')
+            [CompletionResult]::new('--watch', '--watch', [CompletionResultType]::ParameterName, 'Show it again at every change and every few seconds, until Ctrl-C')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'ide-supervisor;top' {
+            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Configuration file; by default ide-supervisor.toml in the working directory or above it')
+            [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'State directory; by default .ide-supervisor beside the configuration file')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             break

@@ -92,6 +92,19 @@ impl Output {
         })
     }
 
+    /// Begins the next of several pictures: on an empty screen of a terminal, else behind an empty line.
+    pub(crate) fn next_screen(self) -> Result<(), Failure> {
+        match self.width {
+            Some(_) => self.raw("\u{1b}[H\u{1b}[2J"),
+            None => self.line(""),
+        }
+    }
+
+    /// Tells whether text is coloured.
+    pub(crate) const fn is_coloured(self) -> bool {
+        self.colour
+    }
+
     /// Prints a value as one line of JSON.
     pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value)

@@ -152,7 +152,7 @@ pub(crate) fn log_line(line: &LogLine, output: Output) -> String {
     }
 }
 
-fn phase_style(phase: Phase) -> Style {
+pub(crate) fn phase_style(phase: Phase) -> Style {
     match phase {
         Phase::Running => Style::Good,
         Phase::Failed | Phase::Unhealthy => Style::Bad,
@@ -162,7 +162,7 @@ fn phase_style(phase: Phase) -> Style {
 }
 
 /// Gives a serde word such as `shutting_down` with its underscores as spaces.
-fn word(value: &impl serde::Serialize) -> String {
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text.replace('_', " "),
         _ => "?".to_owned(),
@@ -192,7 +192,7 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// Gives the time between two moments in its two largest units, such as `3m 5s`.
-fn age(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+pub(crate) fn age(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     let seconds = (to - from).num_seconds().max(0);
     match seconds {
         0..60 => format!("{seconds}s"),

@@ -24,6 +24,9 @@ pub(crate) enum RunningCommand {
     /// Shows every service: what it is doing, why, and what happens next.
     Status(Status),
 
+    /// Shows services, channels and events live in the whole terminal; keys start, stop and restart.
+    Top(Target),
+
     /// Starts services and returns when their processes run.
     Start(Services),
 
@@ -113,7 +116,7 @@ pub(crate) struct Status {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Show it again at every change, until Ctrl-C.
+    /// Show it again at every change and every few seconds, until Ctrl-C.
     #[arg(long)]
     pub(crate) watch: bool,
 }

@@ -1,6 +1,7 @@
 //! The commands that ask a running supervisor, and, where that makes sense, its stored state when none runs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
 use rust_ai_ide_supervisor::daemon::{ControlClient, Followed};
@@ -8,6 +9,7 @@ use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
 use supervisor_core::journal::AuditEntry;
 use supervisor_core::ports::{AuditLog, CheckpointSelector, CheckpointStore, RestoreSummary};
 use supervisor_core::{CheckpointId, Sequence};
+use tokio::time::Instant;
 
 use super::source::{Source, ask, asked, connect, failure, places, state_dir, stored, unexpected};
 use super::storage;
@@ -20,10 +22,16 @@ use crate::os;
 use crate::output::{Output, progress};
 use crate::render;
 
+/// Longest time between two looks of `status --watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+/// Time that a burst of events gets to end.
+const WATCH_SETTLE: Duration = Duration::from_millis(100);
+
 pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure> {
     super::block_on(async {
         match command {
             RunningCommand::Status(status) => show_status(&status, output).await,
+            RunningCommand::Top(target) => super::top::run(&target, output).await,
             RunningCommand::Start(services) => {
                 each(services, |service| Call::Start { service }, "started").await
             }
@@ -57,10 +65,25 @@ async fn show_status(status: &Status, output: Output) -> Result<(), Failure> {
     }
     let mut follower = connect(&status.target).await?;
     follower.follow().await.map_err(|error| failure(&error))?;
-    while next(&mut follower).await?.is_some() {
-        print_status(&mut client, status.json, output).await?;
+    let mut due = Instant::now() + WATCH_EVERY;
+    loop {
+        match tokio::time::timeout_at(due, next(&mut follower)).await {
+            Ok(followed) => {
+                if followed?.is_none() {
+                    return Ok(());
+                }
+                // A burst of events is one change to look at.
+                due = due.min(Instant::now() + WATCH_SETTLE);
+            }
+            Err(_) => {
+                if !status.json {
+                    output.next_screen()?;
+                }
+                print_status(&mut client, status.json, output).await?;
+                due = Instant::now() + WATCH_EVERY;
+            }
+        }
     }
-    Ok(())
 }
 
 async fn print_status(
@@ -122,7 +145,7 @@ async fn down(target: &Target) -> Result<(), Failure> {
     while ControlClient::connect(&dir).await.is_ok()
         || database.as_ref().is_some_and(|(database, _)| is_owned(database))
     {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     progress("everything is stopped");
     Ok(())
@@ -170,7 +193,7 @@ async fn show_logs(logs: &Logs, output: Output) -> Result<(), Failure> {
         let signals =
             |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
         tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
             () = os::asked_to_end().map_err(signals)? => return Ok(()),
         }
     }

@@ -7,6 +7,7 @@ mod demo;
 pub(crate) mod doctor;
 mod source;
 mod storage;
+mod top;
 mod up;
 mod wrap;
 
