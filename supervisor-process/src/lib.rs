@@ -20,3 +20,17 @@ pub use engine::{Engine, EngineBuilder};
 pub use probe::{ChannelPing, SystemProbes};
 pub use spawner::SystemSpawner;
 pub use table::{Activity, SystemProcessTable};
+
+/// Raises this process's soft limit of open descriptors to its hard one, and gives the new limit.
+///
+/// Services that are started afterwards get back what it was, unless their specification names another one. A setting
+/// of the whole process, so nothing here does it unasked; a program of its own does it once, before it starts services.
+///
+/// # Errors
+/// What the system said; the limit is as it was then, and a retry does not help.
+///
+/// # Platform
+/// **Linux** only; elsewhere [`std::io::ErrorKind::Unsupported`].
+pub fn raise_open_files() -> std::io::Result<u64> {
+    os::raise_open_files()
+}

@@ -383,28 +383,6 @@ fn receive_once(socket: &OwnedFd) -> io::Result<Option<(u32, String)>> {
     Ok(sender.map(|pid| (pid, text)))
 }
 
-/// Sets the resource limits of a process that was just started.
-///
-/// From outside, because a hook between fork and exec would make the standard library fork. The first instructions
-/// of the program run without them.
-pub(crate) fn limit(pid: u32, limits: &supervisor_core::config::ResourceLimits) {
-    use rustix::process::{Resource, Rlimit};
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-    let wanted = [
-        (Resource::Nofile, limits.open_files),
-        (Resource::Core, limits.core_dump.map(supervisor_core::text::ByteSize::bytes)),
-        (Resource::Fsize, limits.file_size.map(supervisor_core::text::ByteSize::bytes)),
-        (Resource::Nproc, limits.processes),
-    ];
-    for (resource, value) in wanted {
-        let Some(value) = value else { continue };
-        let new = Rlimit { current: Some(value), maximum: Some(value) };
-        if let Err(error) = rustix::process::prlimit(Some(pid), resource, new) {
-            tracing::warn!(?resource, value, %error, "a resource limit could not be set");
-        }
-    }
-}
-
 /// Gives the length of so many clock ticks.
 pub(crate) fn ticks(n: u64) -> Duration {
     Duration::from_secs(n)

@@ -19,6 +19,8 @@ mod proc_fs;
 #[cfg(target_os = "linux")]
 mod reserve;
 #[cfg(target_os = "linux")]
+mod rlimits;
+#[cfg(target_os = "linux")]
 mod sched;
 
 #[cfg(target_os = "linux")]
@@ -35,6 +37,8 @@ pub(crate) use portable::*;
 pub(crate) use proc_fs::{Entry, Snapshot, boot_id, identity_of, usage};
 #[cfg(target_os = "linux")]
 pub(crate) use reserve::fill as reserve_descriptors;
+#[cfg(target_os = "linux")]
+pub(crate) use rlimits::{limit, raise_open_files};
 #[cfg(target_os = "linux")]
 pub(crate) use sched::{Thread, diagnosis, processors, slowdown, threads};
 

@@ -414,6 +414,13 @@ impl CredentialSocket {
     }
 }
 
+pub(crate) fn raise_open_files() -> io::Result<u64> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the limit of open descriptors is raised on Linux only",
+    ))
+}
+
 /// Limits of a running process cannot be set here; asking for one is reported.
 pub(crate) fn limit(_pid: u32, limits: &supervisor_core::config::ResourceLimits) {
     if limits.open_files.is_some()

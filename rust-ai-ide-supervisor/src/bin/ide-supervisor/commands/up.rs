@@ -50,6 +50,10 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     output::start_logging(file.supervisor.enable_detailed_logging);
+    if let Err(error) = supervisor_process::raise_open_files() {
+        // There is room for fewer services then, and one too many says so.
+        tracing::debug!(%error, "the limit of open descriptors stays as it is");
+    }
     let supervisor = Supervisor::builder()
         .config(file.supervisor.clone())
         .state_dir(&state_dir)
