@@ -17,6 +17,8 @@ mod restore;
 mod server;
 mod session;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time;
 mod uri;

@@ -22,12 +22,7 @@ impl LspRelay {
                 return;
             }
         };
-        let owing = self.asked.written() > 0
-            || matches!(
-                self.phase,
-                Phase::Greeting | Phase::Repeating { .. } | Phase::Restoring(_)
-            );
-        self.vitals.heard(self.now, owing, &self.options);
+        self.vitals.heard();
         match (envelope.shape(), envelope.id()) {
             (Shape::Response, Some(id)) => self.server_answer(&message, &envelope, &id, out),
             (Shape::Notification, _) => self.server_notification(&message, &envelope, out),
@@ -36,6 +31,11 @@ impl LspRelay {
             (Shape::Response, None) | (Shape::Request, None) => {
                 out.push(Output::Notice("the server sent a message without an id".to_owned()));
             }
+        }
+        let handshake =
+            matches!(self.phase, Phase::Greeting | Phase::Repeating { .. } | Phase::Restoring(_));
+        if handshake || self.asked.written() > 0 {
+            self.vitals.written(self.now, &self.options);
         }
     }
 

@@ -42,13 +42,10 @@ impl Vitals {
         }
     }
 
-    /// The server said something; `owing` tells whether it still owes an answer.
-    pub(crate) fn heard(&mut self, now: Monotonic, owing: bool, options: &LspOptions) {
+    /// The server said something. What it still owes is owed from now on, and has to be said again.
+    pub(crate) fn heard(&mut self) {
         let probe = self.probe.take();
         *self = Self { probe, ..Self::default() };
-        if owing {
-            self.written(now, options);
-        }
     }
 
     /// Takes the answer to a probe.
@@ -108,6 +105,8 @@ impl Vitals {
             options.silence_idle
         };
         if silence >= limit {
+            // Said again if nothing came of it.
+            self.next = Some(now + options.probe_after);
             return Verdict::Dead(silence);
         }
         self.next = Some(now + options.probe_after.min(limit.saturating_sub(silence)));
@@ -160,7 +159,7 @@ mod tests {
             vitals.probing(Id::number(1));
         }
         assert!(vitals.suspect(&options));
-        vitals.heard(at(31), false, &options);
+        vitals.heard();
         assert!(!vitals.suspect(&options));
         assert_eq!(vitals.deadline(), None);
     }
