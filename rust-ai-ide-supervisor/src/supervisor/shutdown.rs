@@ -110,8 +110,6 @@ impl Supervisor {
         note("checkpoint", self.checkpoint(Actor::Supervisor).await.map(drop));
         note("stopping", parts.engine.shutdown(deadline).await);
         if let Some(spawner) = &parts.guarding.spawner {
-            // Every state is about to be stored, so no record says more than it does.
-            spawner.forget_recorded();
             spawner.close().await;
         }
         parts.ipc.shutdown(Duration::from_secs(1)).await;

@@ -31,7 +31,8 @@ async fn whole_sets_are_gone_after_the_host_whatever_ended_it() {
 #[tokio::test]
 async fn a_host_killed_in_the_middle_of_a_stop_leaves_no_set_that_ignores_the_signal() {
     let den = Den::new();
-    let mut host = Host::start(&den, "stop", &[(Die, "deaf", FAMILY)]).await;
+    let script = format!("trap '' TERM; touch {}; {FAMILY}", den.path().join("deaf").display());
+    let mut host = Host::start(&den, "stop", &[(Die, "deaf", &script)]).await;
     assert!(is_alive(host.leaders[0]), "it ignores the signal");
     host.kill();
     den.nothing_left().await;

@@ -99,6 +99,7 @@ fn a_process_that_was_asked_to_is_a_host() {
     if end == "stop" {
         // In the middle of a stop: the signal is sent, the kill at the end of the grace period never comes.
         runtime.block_on(async {
+            eventually("it is deaf", || dir.join("deaf").exists().then_some(())).await;
             for child in &children {
                 child.signal_set(supervisor_core::Signal::Term).await.unwrap();
             }

@@ -10,6 +10,9 @@
 
 mod dying;
 mod host;
+mod hostile;
+mod loss;
 mod outliving;
+mod random;
 mod running;
 mod support;

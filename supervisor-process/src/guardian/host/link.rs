@@ -210,8 +210,13 @@ impl Link {
                         outgoing.sent = 0;
                     }
                 }
-                // Anything but a full socket is an end that the reading side notices.
-                Err(_) => return false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nobody will read it. What was said before is still read, and then its end is noticed.
+                Err(_) => {
+                    *outgoing = Outgoing::default();
+                    return true;
+                }
             }
         }
         true
@@ -300,6 +305,14 @@ impl Link {
         }
     }
 
+    /// Ends the connection; whoever waits for an answer learns that none comes.
+    pub(super) fn hang_up(&self) {
+        // Closed already is what is wanted.
+        _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Both);
+        self.lost.cancel();
+        locked(&self.pending).clear();
+    }
+
     /// Waits until the guardian has ended and reaps it, for at most `limit`; tells whether it has.
     pub(super) async fn ended(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
@@ -323,10 +336,7 @@ struct HangUp(Arc<Link>);
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        // Closed already is what is wanted.
-        _ = rustix::net::shutdown(&self.0.stream, rustix::net::Shutdown::Both);
-        self.0.lost.cancel();
-        locked(&self.0.pending).clear();
+        self.0.hang_up();
     }
 }
 

@@ -7,6 +7,7 @@ mod loss;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub struct GuardianSpawner {
     known: Mutex<Option<Arc<Link>>>,
     files: Mutex<HashMap<ServiceId, u32>>,
     news: watch::Sender<GuardianNews>,
+    /// How much of the recorded ends was read and not forgotten yet, in bytes.
+    records_read: AtomicU64,
     close: CancellationToken,
 }
 
@@ -116,6 +119,7 @@ impl GuardianSpawner {
             known: Mutex::new(None),
             files: Mutex::default(),
             news,
+            records_read: AtomicU64::new(0),
             close,
         };
         spawner.drive(&link);
@@ -149,7 +153,8 @@ impl GuardianSpawner {
         let Ok(Answer { reply: Reply::Sets(held), .. }) = answer else {
             return Err(failed(std::io::Error::other("it is gone; try again")));
         };
-        let (records, _) = exits::read(&self.place.state_dir).map_err(failed)?;
+        let (records, read) = exits::read(&self.place.state_dir).map_err(failed)?;
+        self.records_read.store(read, Ordering::Release);
         let boot_id = os::boot_id().to_owned();
         let mut found: Vec<Outlived> = Vec::new();
         for held in held {
@@ -204,12 +209,13 @@ impl GuardianSpawner {
         Some(Outlived { service, incarnation, identity, status, run })
     }
 
-    /// Forgets the records of ends that were read; what is recorded after that read is kept.
+    /// Forgets the records of ends that [`outlived`](Self::outlived) named; what was recorded after it is kept.
     ///
     /// Call it when what they say is stored elsewhere.
     pub fn forget_recorded(&self) {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (Some(link), Ok((_, upto))) = (known, exits::read(&self.place.state_dir)) {
+        let upto = self.records_read.swap(0, Ordering::AcqRel);
+        if let Some(link) = known.filter(|_| upto > 0) {
             link.tell(&Request::ForgetExits { upto });
         }
     }
@@ -220,6 +226,10 @@ impl GuardianSpawner {
     /// Safe; it ends all the same.
     pub async fn close(&self) {
         let link = self.current.lock().await.take();
+        if let Some(link) = &link {
+            // Whatever was asked before is answered before this, so nothing is started that nobody knows of.
+            drop(tokio::time::timeout(LEAVE, link.ask(&Request::Ping)).await);
+        }
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.close.cancel();
         if let Some(link) = link {
@@ -469,5 +479,9 @@ impl ProcessSpawner for GuardianSpawner {
 impl Drop for GuardianSpawner {
     fn drop(&mut self) {
         self.close.cancel();
+        // At once and not when the task comes to it: the next host must find that this one is gone.
+        if let Some(link) = self.known.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            link.hang_up();
+        }
     }
 }
