@@ -10,7 +10,7 @@ use super::flight::{Kind, NewCall};
 use super::lists::List;
 use super::reverse::answer_for;
 use super::session::GREETING_MAX;
-use super::{ID_MAX, Link, McpRelay, OWN_PREFIX};
+use super::{ID_MAX, Leaving, Link, McpRelay, OWN_PREFIX};
 use crate::relay::{
     Envelope, INVALID_REQUEST, Malformed, Output, PARSE_ERROR, Shape, failure, with_id,
 };
@@ -20,7 +20,7 @@ const PARAMS_MAX: usize = 4096;
 
 impl McpRelay {
     pub(super) fn client_says(&mut self, message: &Bytes, now: Monotonic, out: &mut Vec<Output>) {
-        if self.link == Link::Closed {
+        if self.link == Link::Closed || self.leaving != Leaving::No {
             return;
         }
         match Envelope::read(message) {

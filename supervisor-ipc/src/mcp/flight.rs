@@ -168,6 +168,8 @@ pub(super) struct Flight {
     /// Those a server has, by the id they go by there.
     by_wire: HashMap<Id, u64>,
     by_token: HashMap<Id, u64>,
+    /// How many of the tools' calls a server has.
+    tools: usize,
     notes: usize,
     bytes: usize,
     last: u64,
@@ -193,10 +195,8 @@ impl Flight {
         self.by_wire.len()
     }
 
-    pub(super) fn runs_tool(&self) -> bool {
-        self.by_wire.values().any(|seq| {
-            self.calls.get(seq).is_some_and(|call| matches!(call.kind, Kind::Tool { .. }))
-        })
+    pub(super) const fn runs_tool(&self) -> bool {
+        self.tools > 0
     }
 
     pub(super) fn is_used(&self, id: &Id) -> bool {
@@ -288,6 +288,7 @@ impl Flight {
             call.message = None;
         }
         self.bytes = self.bytes - before + call.kept();
+        self.tools += usize::from(call.kind.tool().is_some());
         self.by_wire.insert(call.wire.clone(), seq);
         Some(message)
     }
@@ -334,6 +335,7 @@ impl Flight {
         self.waiting.remove(&seq);
         self.by_id.remove(&call.id);
         if call.written.is_some() {
+            self.tools -= usize::from(call.kind.tool().is_some());
             self.by_wire.remove(&call.wire);
         }
         if let Some(token) = &call.token
@@ -353,6 +355,7 @@ impl Flight {
     /// Lets a call wait again in its old place.
     pub(super) fn wait_again(&mut self, seq: u64, newest: bool) {
         let Some(call) = self.calls.get_mut(&seq) else { return };
+        self.tools -= usize::from(call.written.is_some() && call.kind.tool().is_some());
         self.by_wire.remove(&call.wire);
         call.written = None;
         call.blamed = if newest { call.blamed + 1 } else { 0 };

@@ -5,7 +5,7 @@ use supervisor_core::{Generation, Monotonic};
 use super::failure::Fate;
 use super::flight::Kind;
 use super::restore::Restore;
-use super::{Link, McpRelay};
+use super::{Leaving, Link, McpRelay};
 use crate::relay::{Loss, Output, notification};
 
 /// Servers in a row a request may be the last word of.
@@ -28,6 +28,9 @@ impl McpRelay {
                 self.take_questions_back(out);
                 self.restore = Restore::default();
                 self.link = Link::Down;
+                if self.leaving != Leaving::No {
+                    self.close("the client left", out);
+                }
             }
             Some(_) => {}
             None => {

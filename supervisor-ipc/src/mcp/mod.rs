@@ -49,6 +49,9 @@ pub use failure::{DEAD_LETTERED, EXPIRED, INDETERMINATE, NOT_SENT, REJECTED};
 /// A timer noticed later than this says that we stood still, not that the server did.
 const LATE: Duration = Duration::from_secs(2);
 
+/// How long a client that has left is still given answers; the official clients wait 2 s before they use force.
+const LEAVE: Duration = Duration::from_millis(1500);
+
 /// Longest id or progress token, in bytes of JSON.
 const ID_MAX: usize = 1024;
 
@@ -115,11 +118,22 @@ impl Link {
     }
 }
 
+/// Whether the client has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// It has, and is still owed answers; until then.
+    Until(Monotonic),
+    /// It has, and the server is being ended.
+    Stopping,
+}
+
 /// Keeps one client's MCP session over any number of servers; see the [module](self).
 #[derive(Debug)]
 pub struct McpRelay {
     options: McpOptions,
     link: Link,
+    leaving: Leaving,
     session: Session,
     lists: Lists,
     flight: Flight,
@@ -159,6 +173,7 @@ impl McpRelay {
     pub fn new(options: McpOptions) -> Self {
         Self {
             link: Link::Down,
+            leaving: Leaving::No,
             session: Session::default(),
             lists: Lists::default(),
             flight: Flight::default(),
@@ -261,17 +276,40 @@ impl McpRelay {
         }
     }
 
-    fn client_gone(&mut self, out: &mut Vec<Output>) {
-        if self.link == Link::Closed {
+    /// The client says no more. What it has asked is still answered, for a moment: `cat requests | server` works, too.
+    fn client_gone(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        if self.link == Link::Closed || self.leaving != Leaving::No {
             return;
         }
+        out.push(Output::EndServer);
+        if self.link.generation().is_none() {
+            self.close("the client left", out);
+            out.push(Output::StopServer);
+            return;
+        }
+        self.leaving = Leaving::Until(now + LEAVE);
+    }
+
+    /// Ends the server once the client that left has its answers, or has had its time.
+    fn leave(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        if let Leaving::Until(end) = self.leaving
+            && (self.flight.len() == 0 || end <= now)
+        {
+            self.leaving = Leaving::Stopping;
+            out.push(Output::StopServer);
+        }
+    }
+
+    /// Nothing follows.
+    fn close(&mut self, reason: &str, out: &mut Vec<Output>) {
+        self.fail_waiting(reason, out);
         self.link = Link::Closed;
+        self.leaving = Leaving::Stopping;
         self.flight = Flight::default();
         self.asks = Asks::default();
         if let Some(report) = self.incident.abandoned() {
             out.push(Output::Report(Box::new(report)));
         }
-        out.push(Output::EndServer);
     }
 
     fn gave_up(&mut self, reason: String, now: Monotonic, out: &mut Vec<Output>) {
@@ -291,7 +329,10 @@ impl McpRelay {
         self.expire_waiting(now, out);
         match self.link {
             Link::Restoring(_) => self.restore_tick(now, out),
-            Link::Live(_) | Link::Greeting(_) => self.health_tick(now, out),
+            Link::Live(_) | Link::Greeting(_) if self.leaving == Leaving::No => {
+                self.health_tick(now, out);
+            }
+            Link::Live(_) | Link::Greeting(_) => {}
             Link::Down | Link::Ending(_) | Link::GaveUp { .. } | Link::Closed => {}
         }
     }
@@ -353,12 +394,13 @@ impl Relay for McpRelay {
                     self.health.seen(busy, stopped);
                 }
             }
-            Input::ClientGone => self.client_gone(out),
+            Input::ClientGone => self.client_gone(now, out),
             Input::Tick => {}
         }
         if self.deadline().is_some_and(|due| due <= now) {
             self.tick(now, out);
         }
+        self.leave(now, out);
         self.last = now;
         // What became due by this very input is not late.
         self.due = self.deadline().map(|due| due.max(now));
@@ -367,15 +409,24 @@ impl Relay for McpRelay {
     fn deadline(&self) -> Option<Monotonic> {
         let link = match self.link {
             Link::Restoring(_) => Some(self.restore.deadline(&self.options)),
-            Link::Live(_) | Link::Greeting(_) => self.health.deadline(self.load()),
+            Link::Live(_) | Link::Greeting(_) if self.leaving == Leaving::No => {
+                self.health.deadline(self.load())
+            }
+            Link::Live(_) | Link::Greeting(_) => None,
             Link::Down | Link::Ending(_) | Link::GaveUp { .. } | Link::Closed => None,
         };
         let waiting = self.flight.first_expiry(self.options.recovery.request_timeout);
-        [link, waiting].into_iter().flatten().min()
+        let leaving = match self.leaving {
+            Leaving::Until(end) => Some(end),
+            Leaving::No | Leaving::Stopping => None,
+        };
+        [link, waiting, leaving].into_iter().flatten().min()
     }
 
     fn state(&self) -> ChannelState {
         match self.link {
+            Link::Closed => ChannelState::Closed,
+            _ if self.leaving != Leaving::No => ChannelState::Draining,
             Link::Down if self.had_server => ChannelState::Backoff,
             Link::Down => ChannelState::Connecting,
             Link::Greeting(_) | Link::Restoring(_) => ChannelState::Syncing,
@@ -384,7 +435,6 @@ impl Relay for McpRelay {
             Link::Live(_) => ChannelState::Ready,
             Link::Ending(_) => ChannelState::Suspect,
             Link::GaveUp { .. } => ChannelState::Open,
-            Link::Closed => ChannelState::Closed,
         }
     }
 

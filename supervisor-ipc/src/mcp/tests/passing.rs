@@ -71,15 +71,56 @@ fn a_cancelled_request_is_cancelled_where_it_is() {
 }
 
 #[test]
-fn the_end_of_the_client_ends_the_server_and_nothing_is_written_any_more() {
+fn the_end_of_the_client_ends_the_server_and_nothing_is_started_any_more() {
     let mut desk = Desk::in_session();
-    desk.client(call(5, "add"));
-    desk.clear();
     desk.input(Input::ClientGone);
-    assert_eq!(desk.orders, ["end"]);
+    assert_eq!(desk.orders, ["end", "stop"]);
+    desk.client(read(6));
     desk.lost();
     desk.started();
-    desk.client(read(6));
     assert!(desk.to_client.is_empty() && desk.to_server.is_empty());
     assert_eq!(desk.relay.deadline(), None);
+    assert!(desk.reports.iter().all(|report| report.recovered.is_none()));
+}
+
+#[test]
+fn a_client_that_left_with_open_requests_gets_its_answers_before_the_server_is_ended() {
+    let mut desk = Desk::new();
+    desk.started();
+    desk.client(INITIALIZE);
+    desk.client(INITIALIZED);
+    desk.client(call(5, "add"));
+    desk.input(Input::ClientGone);
+    assert_eq!(desk.orders, ["end"]);
+    desk.answer(0, GREETED);
+    assert_eq!(desk.methods().last().unwrap(), "tools/call");
+    desk.answer(5, "{}");
+    assert_eq!(desk.orders, ["end", "ready", "stop"]);
+    assert_eq!(desk.to_client.len(), 2);
+}
+
+#[test]
+fn a_client_that_left_waits_for_a_slow_answer_only_a_moment() {
+    let mut desk = Desk::in_session();
+    desk.client(call(5, "add"));
+    desk.input(Input::ClientGone);
+    desk.pass(SECOND);
+    assert_eq!(desk.orders, ["end"]);
+    desk.pass(SECOND);
+    assert_eq!(desk.orders, ["end", "stop"]);
+    desk.answer(5, "{}");
+    assert_eq!(desk.told()[0]["id"], 5, "what comes before the server has ended is passed on");
+    desk.lost();
+    assert_eq!(desk.relay.state(), supervisor_core::message::ChannelState::Closed);
+}
+
+#[test]
+fn a_client_that_left_is_told_when_the_server_dies_before_it_has_answered() {
+    let mut desk = Desk::in_session();
+    desk.client(call(5, "add"));
+    desk.client(read(6));
+    desk.input(Input::ClientGone);
+    desk.lost();
+    assert_eq!(desk.told().len(), 2);
+    assert_eq!(desk.orders, ["end"], "the loss was the end");
 }
