@@ -34,6 +34,7 @@ pub(super) struct Driver<'o> {
     pub(super) to_client: Outbox,
     pub(super) client_frames: Frames,
     pub(super) client_there: bool,
+    client_hears: bool,
     pub(super) running: Option<Running>,
     pub(super) generation: Generation,
     pub(super) start_at: Option<Monotonic>,
@@ -76,6 +77,7 @@ impl Wrap {
             to_client: Outbox::default(),
             client_frames: frames(),
             client_there: true,
+            client_hears: true,
             running: None,
             generation: Generation::ZERO,
             start_at: Some(self.clock.monotonic()),
@@ -137,7 +139,8 @@ impl Driver<'_> {
             };
             match woken {
                 Woken::ClientRead(Ok(read)) if read > 0 => self.client_read(inbox),
-                Woken::ClientRead(_) | Woken::ClientWritten(Err(_)) => self.client_gone(),
+                Woken::ClientRead(_) => self.client_left(),
+                Woken::ClientWritten(Err(_)) => self.client_gone(),
                 Woken::Stop => {
                     asked_to_stop = true;
                     self.client_gone();
@@ -193,13 +196,24 @@ impl Driver<'_> {
         }
     }
 
-    fn client_gone(&mut self) {
+    /// The client says no more; it may still listen, as one does that is a pipe.
+    fn client_left(&mut self) {
         if std::mem::replace(&mut self.client_there, false) {
-            self.to_client.clear();
             self.tell(Input::ClientGone);
-            // Whatever the protocol: without its client a server has nothing to do.
-            self.leave();
+            // A relay that owes answers ends the server when it has given them, whatever comes first; without its
+            // client a server has nothing else to do.
+            if self.wrap.relay.state() != ChannelState::Draining {
+                self.leave();
+            }
         }
+    }
+
+    /// The client neither speaks nor listens.
+    fn client_gone(&mut self) {
+        self.client_hears = false;
+        self.to_client.clear();
+        self.client_left();
+        self.leave();
     }
 
     fn server_written(&mut self, written: &io::Result<()>) {
@@ -290,7 +304,7 @@ impl Driver<'_> {
 
     async fn carry_out_one(&mut self, output: Output) {
         match output {
-            Output::ToClient(message) if self.client_there => {
+            Output::ToClient(message) if self.client_hears => {
                 if let Err(error) = self.to_client.push(&mut self.client_frames, message) {
                     self.notice(&format!("a message for the client was dropped: {error}"));
                 }
