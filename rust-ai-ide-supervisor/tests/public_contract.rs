@@ -100,3 +100,13 @@ async fn one_service_too_many_is_refused_and_not_half_registered() {
     let error = supervisor.register_service(service("late")).await.unwrap_err();
     assert!(matches!(error, SupervisorError::ShuttingDown), "{error}");
 }
+
+#[tokio::test]
+async fn a_supervisor_keeps_every_promise_of_what_commands_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let supervisor =
+        Supervisor::builder().state_dir(directory.path().join("state")).build().unwrap();
+    let mut lasting = supervisor_core::config::ServiceSpec::from(service("lasting"));
+    lasting.autostart = false;
+    supervisor_core::testing::control_contract::control(&supervisor, lasting).await;
+}

@@ -15,8 +15,8 @@ use supervisor_core::error::IpcError;
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
 use supervisor_core::ports::{AuditLog, CheckpointStore, OwnedSyncSession, StateSynchronizer};
 use supervisor_core::testing::{
-    ManualClock, MemoryStore, ScriptedSpawner, SeededEntropy, process_contract, store_contract,
-    sync_contract, time_contract,
+    ManualClock, MemoryEvents, MemoryStore, ScriptedSpawner, SeededEntropy, event_contract,
+    process_contract, store_contract, sync_contract, time_contract,
 };
 
 /// Runs a future that never has to wait: the fakes answer at once.
@@ -26,6 +26,15 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("a fake waited"),
     }
+}
+
+#[test]
+fn the_memory_events_keep_every_promise_of_a_sink_and_end_when_told() {
+    let events = MemoryEvents::new(10);
+    at_once(event_contract::events(&events, || events.subscribe(), 25));
+    let mut last = events.subscribe();
+    events.end();
+    assert_eq!(at_once(last.next()), None);
 }
 
 #[test]

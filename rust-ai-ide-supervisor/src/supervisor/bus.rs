@@ -188,6 +188,13 @@ mod tests {
         )
     }
 
+    #[tokio::test]
+    async fn the_bus_keeps_every_promise_of_a_sink() {
+        let bus = bus();
+        let flood = 2 * SUBSCRIBER_LAG_MAX as u64;
+        supervisor_core::testing::event_contract::events(&*bus, || bus.subscribe(), flood).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn events_that_found_no_room_are_stored_in_order_once_there_is_some() {
         let store = Arc::new(Full { refusals: Mutex::new(3), ..Full::default() });

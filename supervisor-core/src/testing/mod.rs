@@ -2,9 +2,12 @@
 //!
 //! A contract suite is a plain asynchronous function: run it on your own implementation of a trait, as
 //! `supervisor-persist` runs [`store_contract`] on SQLite, `supervisor-process` runs [`process_contract`] and
-//! [`probe_contract`] on real processes, and each of them runs [`time_contract`] on its clock; this crate runs them on its fakes.
+//! [`probe_contract`] on real processes, `rust-ai-ide-supervisor` runs [`event_contract`] and [`control_contract`], and each of them runs [`time_contract`] on its clock; this crate runs them on its fakes.
 
+pub mod control_contract;
+pub mod event_contract;
 mod manual_clock;
+mod memory_events;
 mod memory_store;
 pub mod probe_contract;
 pub mod process_contract;
@@ -14,5 +17,6 @@ pub mod sync_contract;
 pub mod time_contract;
 
 pub use manual_clock::{ManualClock, SeededEntropy};
+pub use memory_events::MemoryEvents;
 pub use memory_store::MemoryStore;
 pub use scripted_spawner::ScriptedSpawner;
