@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod capture;
+mod cgroup;
 mod child;
 mod clock;
 mod command;
@@ -14,6 +15,7 @@ mod secrets;
 mod spawner;
 mod table;
 
+pub use cgroup::Cgroups;
 pub use clock::{SystemClock, SystemEntropy};
 pub use command::{INCARNATION_VARIABLE, MARK_VARIABLE, SERVICE_VARIABLE, find_program};
 pub use engine::{Engine, EngineBuilder};

@@ -121,6 +121,11 @@ pub trait ChildHandle: Send + Sync + std::fmt::Debug {
 
     /// Gives the last lines of output, at most `max`, newest last, secrets redacted.
     fn last_lines(&self, max: usize) -> Vec<String>;
+
+    /// Tells whether the system killed the set for its memory ceiling.
+    fn killed_for_memory(&self) -> bool {
+        false
+    }
 }
 
 /// Takes over the pipes of a service's stdio channel each time the service starts.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use supervisor_core::lifecycle::{CommandFailure, Event, Lifecycle, Notification};
+use supervisor_core::lifecycle::{Ceiling, CommandFailure, Event, Lifecycle, Notification};
 use supervisor_core::ports::ChildHandle;
 use supervisor_core::state::ServiceState;
 use supervisor_core::{CommandId, Incarnation, Monotonic};
@@ -106,6 +106,9 @@ impl Actor {
 
     async fn handle(&mut self, event: Event) {
         let mut queue = VecDeque::from([event]);
+        if let Some(cause) = self.cause_of(&queue[0]) {
+            queue.push_front(cause);
+        }
         while let Some(event) = queue.pop_front() {
             if !self.prepare(&event) {
                 continue;
@@ -137,6 +140,17 @@ impl Actor {
                 Event::Tick
             });
         }
+    }
+
+    /// Gives what made a run end, if the system says so: it goes before the end it caused.
+    fn cause_of(&self, event: &Event) -> Option<Event> {
+        let Event::Exited { incarnation, .. } = event else { return None };
+        let running = self.running.as_ref().filter(|it| it.incarnation == *incarnation)?;
+        running.child.killed_for_memory().then(|| Event::LimitExceeded {
+            incarnation: *incarnation,
+            ceiling: Ceiling::Memory,
+            detail: "killed by the system for it".to_owned(),
+        })
     }
 
     /// Notes what an event means for the processes at hand; false if it is void.

@@ -18,6 +18,7 @@ use super::shared::{OutputKeeper, Registry, Shared};
 use super::store_queue::StoreQueue;
 use super::usage::Meter;
 use super::{Engine, Inner};
+use crate::cgroup::{CgroupSpawner, Cgroups};
 use crate::guardian::GuardianSpawner;
 use crate::notify::NotifySocket;
 use crate::{SystemClock, SystemEntropy, SystemProbes, SystemSpawner};
@@ -39,6 +40,7 @@ pub struct EngineBuilder {
     max_services: Option<usize>,
     subreaper: bool,
     guardian: Option<Arc<GuardianSpawner>>,
+    cgroups: Option<Cgroups>,
 }
 
 /// An engine nobody listens to.
@@ -130,6 +132,15 @@ impl EngineBuilder {
         self
     }
 
+    /// Puts every run into a cgroup of its own below this one, whoever starts it.
+    ///
+    /// The strongest containment there is: nothing leaves it, and one write kills all of it. Moving a process into a group
+    /// can take the kernel some milliseconds, so it is not done unasked.
+    pub fn cgroups(mut self, cgroups: Cgroups) -> Self {
+        self.cgroups = Some(cgroups);
+        self
+    }
+
     /// Makes the engine.
     ///
     /// # Errors
@@ -156,6 +167,10 @@ impl EngineBuilder {
                     Arc::new(SystemSpawner::new(mark.as_str(), self.log_dir, self.subreaper)?);
                 (Arc::clone(&system) as Arc<dyn ProcessSpawner>, OutputKeeper::System(system))
             }
+        };
+        let spawner = match self.cgroups {
+            Some(cgroups) => Arc::new(CgroupSpawner::new(spawner, cgroups)),
+            None => spawner,
         };
         let over = CancellationToken::new();
         let notify = match NotifySocket::open(lasting.as_deref(), entropy.next_u64()) {
