@@ -195,6 +195,8 @@ fn without_a_guardian_everything_works_and_status_and_doctor_say_what_is_weaker(
     assert_eq!(guardian(&place), None);
     assert!(place.run(&["down"]).status.success());
     assert!(place.run(&["up", "--detach"]).status.success());
+    let log = std::fs::metadata(place.state().join("supervisor.log")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&log.permissions()) & 0o777, 0o600);
     place.until("both run", both_run);
     assert!(text(&place.run(&["status"]).stdout).contains("guarded"));
     let doctor = text(&place.run(&["doctor"]).stdout);

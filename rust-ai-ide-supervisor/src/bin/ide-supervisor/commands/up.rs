@@ -284,8 +284,7 @@ async fn detach(config: &Path, state_dir: &Path, no_guardian: bool) -> Result<()
     let dir = rust_ai_ide_supervisor::state_dir::StateDir::open(state_dir)
         .map_err(|error| failure(&error))?;
     let log_path = dir.join("supervisor.log");
-    let log =
-        std::fs::File::create(&log_path).map_err(|error| failed("cannot write the log", &error))?;
+    let log = os::own_file(&log_path).map_err(|error| failed("cannot write the log", &error))?;
     let copy = log.try_clone().map_err(|error| failed("cannot write the log", &error))?;
     let program =
         std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;

@@ -241,6 +241,17 @@ pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
     signal(SignalKind::hangup()).map(Reloads)
 }
 
+/// Opens an empty file that only its owner reads; one that is there loses its content.
+pub(crate) fn own_file(path: &std::path::Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // One that an earlier version made is open to others.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// Lets a command start in a group of its own, so that the terminal's signals do not reach it.
 pub(crate) fn own_session(command: &mut tokio::process::Command) {
     command.process_group(0);

@@ -76,6 +76,11 @@ pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
     Ok(Reloads)
 }
 
+/// Opens an empty file; who may read it is inherited from its directory.
+pub(crate) fn own_file(path: &std::path::Path) -> io::Result<std::fs::File> {
+    std::fs::File::create(path)
+}
+
 /// Lets a command start without a console of ours.
 pub(crate) fn own_session(command: &mut tokio::process::Command) {
     const DETACHED_PROCESS: u32 = 0x8;

@@ -170,6 +170,11 @@ impl Window {
         (ask("computedrole").await, ask("computedlabel").await)
     }
 
+    /// Ends the session, for which the driver kills the application.
+    pub(crate) async fn kill(self) {
+        self.of_session(Method::DELETE, "", Value::Null).await.unwrap();
+    }
+
     /// Asks the window to close as the button of its frame does; the driver itself could only kill the application.
     pub(crate) fn close(&self) {
         let (display, screen) = x11rb::connect(Some(&format!(":{}", self.number))).unwrap();

@@ -72,3 +72,17 @@ async fn a_page_that_misses_every_event_heals_from_a_snapshot() {
         is_gone(pid).await;
     }
 }
+
+#[tokio::test]
+async fn an_application_that_is_killed_takes_its_services_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(window) = Window::open(&directory.path().join("state")).await else { return };
+    for service in ["first", "second"] {
+        window.column(service, "state", "running").await;
+    }
+    let left = [window.pid("first").await, window.pid("second").await];
+    window.kill().await;
+    for pid in left {
+        is_gone(pid).await;
+    }
+}
