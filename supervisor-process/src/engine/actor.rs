@@ -90,7 +90,7 @@ impl Actor {
                     }
                     Some(Message::Event(event)) => *event,
                     Some(Message::Adopt(child)) => {
-                        self.adopt(child).await;
+                        Box::pin(self.adopt(child)).await;
                         continue;
                     }
                     None => return,
@@ -100,7 +100,8 @@ impl Actor {
                 measured = measure(self.limits.as_mut()) => measured,
                 () = sleep_until(&self.shared, self.machine.next_deadline()) => Event::Tick,
             };
-            self.handle(event).await;
+            // Boxed while it lasts, so that a service that waits does not keep room for what it is not doing.
+            Box::pin(self.handle(event)).await;
         }
     }
 
