@@ -234,3 +234,71 @@ async fn shutting_down_ends_every_message_and_every_task() {
     assert!(matches!(receipt.await, Outcome::NotSent { .. }));
     assert!(matches!(channel.send(message(2.into())).await.await, Outcome::Rejected { .. }));
 }
+
+#[tokio::test]
+async fn what_the_peer_asks_while_it_owes_us_an_answer_is_answered_at_once() {
+    let monitor = IpcMonitor::with_config(RecoveryConfig::default());
+    let options = ChannelOptions { framing: FramingKind::Mcp, ..ChannelOptions::default() };
+    let channel = monitor.register_channel_with("rpc", options).await.unwrap();
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    let mut stream = tokio::io::BufStream::new(peer.accept().await.unwrap());
+    let receipt = channel.send_with(message(serde_json::json!({})), asking()).await;
+    let mut line = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line).await.unwrap();
+    let ours: serde_json::Value = serde_json::from_str(&line).unwrap();
+    // It does not answer before it was answered itself.
+    stream.write_all(b"{\"id\":\"q\",\"method\":\"roots/list\"}\n").await.unwrap();
+    stream.flush().await.unwrap();
+    line.clear();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line).await.unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(answer["id"], "q");
+    let reply = serde_json::json!({"jsonrpc": "2.0", "id": ours["id"], "result": 1});
+    stream.write_all(format!("{reply}\n").as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    assert!(receipt.await.delivered());
+}
+
+#[tokio::test]
+async fn a_hostile_peer_harms_no_other_channel() {
+    let monitor = IpcMonitor::with_config(RecoveryConfig::default());
+    let good = monitor.register_channel("good").await.unwrap();
+    let bad = monitor.register_channel("bad").await.unwrap();
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    good.attach(Arc::new(transport)).await.unwrap();
+    tokio::spawn(async move { echo().serve(peer.accept().await.unwrap()).await });
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    bad.attach(Arc::new(transport)).await.unwrap();
+    let stuck = bad.send(message(1.into())).await;
+    let hello = br#"{"k":"hello","version":1}"#;
+    let frame = |content: &[u8]| {
+        [u32::try_from(content.len()).unwrap().to_be_bytes().as_slice(), content].concat()
+    };
+    let said: [Vec<u8>; 4] = [
+        // A gigabyte, half a frame, numbers of nobody, and then it never reads again.
+        0x4000_0000_u32.to_be_bytes().to_vec(),
+        vec![0, 0, 0, 99, b'{'],
+        frame(br#"{"k":"r","s":77,"p":1}"#),
+        frame(br#"{"k":"a","s":99999,"d":true}"#),
+    ];
+    for bytes in said {
+        let mut stream = peer.accept().await.unwrap();
+        stream.write_all(&frame(hello)).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        drop(stream);
+        bad.retry_now().await.unwrap();
+    }
+    for n in 0..50 {
+        let receipt = good.send_with(message(n.into()), asking()).await;
+        assert!(
+            tokio::time::timeout(Duration::from_secs(20), receipt.outcome())
+                .await
+                .unwrap()
+                .delivered()
+        );
+    }
+    assert_eq!(good.status().generation.get(), 1);
+    monitor.shutdown(Duration::from_secs(20)).await;
+    assert!(!matches!(stuck.await, Outcome::Answered { .. }));
+}

@@ -29,6 +29,30 @@ impl Outbox for StatePersistence {
         self.writer().attempt(move |connection| enqueue(connection, limits, &entry, &message)).await
     }
 
+    /// All in one commit. What one message says to the bounds keeps nobody from the others; any other error is found out
+    /// about one by one.
+    async fn enqueue_all(&self, entries: Vec<OutboxEntry>) -> Vec<Result<Sequence, DatabaseError>> {
+        let limits = self.inner.limits;
+        let written: Result<Vec<_>, DatabaseError> = entries
+            .iter()
+            .map(|entry| Ok((entry.clone(), row::json("a message", &entry.message)?)))
+            .collect();
+        if let Ok(written) = written
+            && let Ok(answers) = self
+                .writer()
+                .attempt(move |connection| enqueue_group(connection, limits, &written))
+                .await
+        {
+            let refused = |reason| DatabaseError::Busy { subject: "a message".to_owned(), reason };
+            return answers.into_iter().map(|answer| answer.map_err(refused)).collect();
+        }
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            answers.push(self.enqueue(entry).await);
+        }
+        answers
+    }
+
     async fn pending(
         &self,
         channel: &str,
@@ -167,6 +191,23 @@ fn enqueue(
     }
     let expires = entry.expires_at.map(|at| at.timestamp_millis());
     insert(connection, &id, &entry.channel, expires, message).map(Sequence).map_err(failed)
+}
+
+/// Stores a group; a message beyond the bounds gets the reason instead of a number.
+fn enqueue_group(
+    connection: &Connection,
+    limits: Limits,
+    entries: &[(OutboxEntry, String)],
+) -> Result<Vec<Result<Sequence, String>>, DatabaseError> {
+    let mut answers = Vec::with_capacity(entries.len());
+    for (entry, message) in entries {
+        answers.push(match enqueue(connection, limits, entry, message) {
+            Ok(sequence) => Ok(sequence),
+            Err(DatabaseError::Busy { reason, .. }) => Err(reason),
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(answers)
 }
 
 /// Puts a message at the end. Its number is above every number ever given: a reader goes on after the last it saw.

@@ -34,6 +34,8 @@ pub(crate) const NODE_PACKAGES: &[(&str, &str, &str)] = &[
         "2026.8.31",
         "the tests on a real MCP server with state",
     ),
+    ("@types/node", "20.19.43", "the check that the TypeScript endpoint is the program beside it"),
+    ("typescript", "5.9.3", "the check that the TypeScript endpoint is the program beside it"),
 ];
 
 /// Where `setup --tools` puts programs that do not come from the system: below the build directory,

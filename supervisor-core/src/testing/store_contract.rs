@@ -175,6 +175,10 @@ pub async fn outbox(store: &impl Outbox) {
     store.enqueue(entry("b", 3)).await.unwrap();
     assert!(first < second, "sequences only grow");
     assert_eq!(store.enqueue(entry("a", 1)).await.unwrap(), first, "the same id is the same row");
+    let group = vec![entry("c", 8), entry("c", 9), entry("c", 8)];
+    let answers: Vec<_> =
+        store.enqueue_all(group).await.into_iter().map(|answer| answer.unwrap()).collect();
+    assert!(answers[0] < answers[1] && answers[2] == answers[0], "a group keeps its order");
     let rows = pending(Sequence::ZERO, 10).await.unwrap();
     assert_eq!(ids(&rows), [1, 2], "one channel's own, the oldest first");
     assert_eq!((rows[0].sequence, &rows[0].message), (first, &entry("a", 1).message));
