@@ -180,6 +180,9 @@ impl McpRelay {
         }
         let fields = Fields::read(envelope.params());
         let method = envelope.method();
+        if let Some(envelope) = fields.envelope() {
+            self.session.set_envelope(envelope);
+        }
         let new = NewCall {
             id,
             kind: self.kind_of(&method, envelope, &fields),
@@ -234,9 +237,14 @@ impl McpRelay {
                 let repeatable = fields.task.is_none() && self.lists.may_repeat(&name);
                 Some(Kind::Tool { name: shortened(&name).into(), repeatable })
             }
+            "subscriptions/listen" => fields.notifications.filter(|_| short).map(|filter| {
+                let filter = Bytes::copy_from_slice(filter.get().as_bytes());
+                Kind::Listen { filter, acknowledged: false }
+            }),
             "resources/read"
             | "prompts/get"
             | "completion/complete"
+            | "server/discover"
             | "tasks/get"
             | "tasks/result" => None,
             _ if method.ends_with("/list") => None,
@@ -286,7 +294,9 @@ impl McpRelay {
         let looks_like_ours =
             call.id.as_str().strip_prefix('"').is_some_and(|id| id.starts_with(OWN_PREFIX));
         let greets = matches!(call.kind, Kind::Initialize { .. });
-        let wire = (call.writes > 0 || looks_like_ours).then(|| self.own_id(generation));
+        // What is told to a listener carries the id of its request: that one must stay.
+        let again = call.writes > 0 && !matches!(call.kind, Kind::Listen { .. });
+        let wire = (again || looks_like_ours).then(|| self.own_id(generation));
         let max = usize::try_from(self.options.recovery.max_buffered_bytes.bytes());
         let max = max.unwrap_or(usize::MAX);
         let message = self.flight.write(seq, generation, wire.clone(), max)?;

@@ -18,6 +18,8 @@ pub(super) struct Fields<'m> {
     #[serde(borrow)]
     name: Option<&'m RawValue>,
     #[serde(borrow)]
+    pub(super) notifications: Option<&'m RawValue>,
+    #[serde(borrow)]
     progress: Option<&'m RawValue>,
     #[serde(borrow, rename = "progressToken")]
     pub(super) token: Option<&'m RawValue>,
@@ -35,6 +37,10 @@ pub(super) struct Fields<'m> {
 struct Meta<'m> {
     #[serde(borrow, rename = "progressToken")]
     token: Option<&'m RawValue>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
+    revision: Option<&'m RawValue>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
+    subscription: Option<&'m RawValue>,
 }
 
 impl<'m> Fields<'m> {
@@ -42,9 +48,24 @@ impl<'m> Fields<'m> {
         params.and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default()
     }
 
+    fn meta(&self) -> Option<Meta<'m>> {
+        serde_json::from_str(self.meta?.get()).ok()
+    }
+
     /// The token under which a request wants its progress told.
     pub(super) fn wanted_token(&self) -> Option<&'m RawValue> {
-        serde_json::from_str::<Meta<'m>>(self.meta?.get()).ok()?.token
+        self.meta()?.token
+    }
+
+    /// What a request says of its client when there is no handshake; nothing if it is about this one request, too.
+    pub(super) fn envelope(&self) -> Option<&'m str> {
+        let meta = self.meta().filter(|meta| meta.revision.is_some() && meta.token.is_none());
+        meta.and(self.meta).map(RawValue::get)
+    }
+
+    /// The listening request a notification belongs to.
+    pub(super) fn subscription(&self) -> Option<Id> {
+        self.meta()?.subscription.and_then(id)
     }
 
     pub(super) fn level(&self) -> Option<String> {

@@ -40,6 +40,11 @@ pub(super) enum Kind {
     },
     /// Asks for something and changes nothing.
     Read,
+    /// Asks to be told of changes (revision 2026-07-28); stays unanswered until it ends.
+    Listen {
+        filter: Bytes,
+        acknowledged: bool,
+    },
     Tool {
         name: Box<str>,
         repeatable: bool,
@@ -108,6 +113,11 @@ impl Call {
         }
     }
 
+    /// Whether it is a standing order, to which no answer is owed any more.
+    pub(super) const fn stands(&self) -> bool {
+        matches!(self.kind, Kind::Listen { acknowledged: true, .. })
+    }
+
     /// Whether it can be given to a second server.
     pub(super) const fn can_repeat(&self) -> bool {
         self.repeatable() && self.message.is_some()
@@ -124,6 +134,7 @@ impl Call {
                 Kind::Subscribe { uri, params } => uri.len() + params.len(),
                 Kind::Unsubscribe { uri } => uri.len(),
                 Kind::Tool { name, .. } => name.len(),
+                Kind::Listen { filter, .. } => filter.len(),
                 Kind::List { cursor, .. } => cursor.as_ref().map_or(0, |cursor| cursor.len()),
                 Kind::Ping | Kind::Read | Kind::Other => 0,
             }
@@ -170,6 +181,8 @@ pub(super) struct Flight {
     by_token: HashMap<Id, u64>,
     /// How many of the tools' calls a server has.
     tools: usize,
+    /// How many of the standing orders a server has acknowledged.
+    standing: usize,
     notes: usize,
     bytes: usize,
     last: u64,
@@ -195,6 +208,11 @@ impl Flight {
         self.by_wire.len()
     }
 
+    /// How many of them it owes an answer.
+    pub(super) fn owed(&self) -> usize {
+        self.by_wire.len() - self.standing
+    }
+
     pub(super) const fn runs_tool(&self) -> bool {
         self.tools > 0
     }
@@ -208,7 +226,10 @@ impl Flight {
         if self.len() < max {
             return true;
         }
-        let old = self.calls.iter().find(|(_, call)| now.since(call.since) >= ABANDONED);
+        let old = self
+            .calls
+            .iter()
+            .find(|(_, call)| !call.stands() && now.since(call.since) >= ABANDONED);
         let Some(seq) = old.map(|(seq, _)| *seq) else { return false };
         self.remove(seq).is_some()
     }
@@ -289,6 +310,7 @@ impl Flight {
         }
         self.bytes = self.bytes - before + call.kept();
         self.tools += usize::from(call.kind.tool().is_some());
+        self.standing += usize::from(call.stands());
         self.by_wire.insert(call.wire.clone(), seq);
         Some(message)
     }
@@ -315,6 +337,27 @@ impl Flight {
         self.calls.get(self.by_id.get(id)?)
     }
 
+    /// A server took a standing order; gives whether the client was not yet told.
+    pub(super) fn acknowledged(&mut self, id: &Id) -> bool {
+        let call = self.by_id.get(id).and_then(|seq| self.calls.get_mut(seq));
+        let Some(Call { kind: Kind::Listen { acknowledged, .. }, written, .. }) = call else {
+            return true;
+        };
+        let first = !std::mem::replace(acknowledged, true);
+        self.standing += usize::from(first && written.is_some());
+        first
+    }
+
+    /// The standing orders the client believes in: their ids and what they ask for.
+    pub(super) fn standing(&self) -> Vec<(Id, Bytes)> {
+        let all = self.calls.values().filter(|call| call.stands());
+        all.filter_map(|call| match &call.kind {
+            Kind::Listen { filter, .. } => Some((call.id.clone(), filter.clone())),
+            _ => None,
+        })
+        .collect()
+    }
+
     /// Notes progress; gives whether the client may be told, because it is more than it was told before.
     pub(super) fn progressed(&mut self, token: &Id, progress: Option<f64>, now: Monotonic) -> bool {
         let call = self.by_token.get(token).and_then(|seq| self.calls.get_mut(seq));
@@ -336,6 +379,7 @@ impl Flight {
         self.by_id.remove(&call.id);
         if call.written.is_some() {
             self.tools -= usize::from(call.kind.tool().is_some());
+            self.standing -= usize::from(call.stands());
             self.by_wire.remove(&call.wire);
         }
         if let Some(token) = &call.token
@@ -347,15 +391,18 @@ impl Flight {
     }
 
     /// The calls a server has, oldest first, with their places in what was written.
+    ///
+    /// What stands has no place: a server cannot have died of what it took long ago.
     pub(super) fn written(&self) -> Vec<(u64, u64)> {
         let written = self.calls.iter().filter(|(_, call)| call.written.is_some());
-        written.map(|(seq, call)| (*seq, call.order)).collect()
+        written.map(|(seq, call)| (*seq, if call.stands() { 0 } else { call.order })).collect()
     }
 
     /// Lets a call wait again in its old place.
     pub(super) fn wait_again(&mut self, seq: u64, newest: bool) {
         let Some(call) = self.calls.get_mut(&seq) else { return };
         self.tools -= usize::from(call.written.is_some() && call.kind.tool().is_some());
+        self.standing -= usize::from(call.written.is_some() && call.stands());
         self.by_wire.remove(&call.wire);
         call.written = None;
         call.blamed = if newest { call.blamed + 1 } else { 0 };
@@ -387,13 +434,16 @@ impl Flight {
     }
 
     pub(super) fn since(&self, seq: u64) -> Monotonic {
-        self.calls.get(&seq).map_or(Monotonic::MAX, |call| call.since)
+        let call = self.calls.get(&seq).filter(|call| !call.stands());
+        call.map_or(Monotonic::MAX, |call| call.since)
     }
 
     /// When the first of what waits has waited for `limit`.
     pub(super) fn first_expiry(&self, limit: Duration) -> Option<Monotonic> {
         let waiting = self.waiting.values().filter_map(|waiting| match waiting {
-            Waiting::Call(seq) => self.calls.get(seq).map(|call| call.since + limit),
+            Waiting::Call(seq) => {
+                self.calls.get(seq).filter(|call| !call.stands()).map(|call| call.since + limit)
+            }
             Waiting::Note { .. } => None,
         });
         waiting.min()

@@ -65,6 +65,15 @@ impl List {
         }
     }
 
+    /// What a listener that wants to be told says.
+    pub(super) const fn filter(self) -> &'static str {
+        match self {
+            Self::Tools => "toolsListChanged",
+            Self::Prompts => "promptsListChanged",
+            Self::Resources | Self::Templates => "resourcesListChanged",
+        }
+    }
+
     const fn index(self) -> usize {
         self as usize
     }

@@ -23,7 +23,9 @@ impl McpRelay {
         match self.link.generation() {
             _ if self.link == Link::Closed => {}
             Some(current) if current == generation => {
-                self.incident.lost(loss.to_string(), generation, last_stderr, now);
+                if self.leaving == Leaving::No {
+                    self.incident.lost(loss.to_string(), generation, last_stderr, now);
+                }
                 self.judge_calls(generation, loss, now, out);
                 self.take_questions_back(out);
                 self.restore = Restore::default();
@@ -49,7 +51,7 @@ impl McpRelay {
         out: &mut Vec<Output>,
     ) {
         let written = self.flight.written();
-        let newest_call = written.iter().map(|(_, order)| *order).max();
+        let newest_call = written.iter().map(|(_, order)| *order).max().filter(|order| *order > 0);
         let newest = newest_call.max(self.restore.newest());
         if newest > newest_call {
             self.restore.blame(&mut self.quarantine);
@@ -68,7 +70,8 @@ impl McpRelay {
     fn fate(&self, seq: u64, is_newest: bool, now: Monotonic) -> Option<Fate> {
         let call = self.flight.call(seq)?;
         let recovery = &self.options.recovery;
-        if matches!(call.kind, Kind::Initialize { .. }) && call.can_repeat() {
+        let greets = matches!(call.kind, Kind::Initialize { .. });
+        if (greets || call.stands()) && call.can_repeat() {
             return None;
         }
         if !call.can_repeat() {

@@ -1,7 +1,7 @@
 //! Hiding the crash of an MCP server from its client.
 //!
 //! [`McpRelay`] stands between one client and one server that speak the Model Context Protocol over standard input and
-//! output, revisions 2024-11-05 and later. While nothing is wrong it passes every message on as it came. When the
+//! output, revisions 2024-11-05 to 2026-07-28. While nothing is wrong it passes every message on as it came. When the
 //! server is lost it gives the next one the session the client believes in, and only then lets anything else flow:
 //!
 //! 1. `initialize` with the client's own parameters and the revision both sides agreed on, then `initialized`;
@@ -9,6 +9,9 @@
 //! 3. the lists of tools, prompts and resources the client has read are read again and compared;
 //! 4. the client is told which lists changed and that its subscribed resources may have;
 //! 5. what was unanswered and may be repeated is asked again in its old order, then what waited, then what is new.
+//!
+//! Revision 2026-07-28 has no handshake and no session: there, 3 to 5 are done, and who listens for changes
+//! (`subscriptions/listen`) listens on.
 //!
 //! A tool is called a second time only if the tool said, before and after the crash, that this does no harm.
 
@@ -243,8 +246,11 @@ impl McpRelay {
         self.is_ready = false;
         if self.session.agreed().is_some() {
             self.begin_restore(generation, now, out);
+        } else if self.session.envelope().is_some() {
+            self.begin_without_greeting(generation, now, out);
         } else {
             // Nothing to restore: whatever the client asks, its greeting first of all, is for this server.
+            self.lists.forget_tools();
             self.link = Link::Live(generation);
             self.pump(now, out);
         }
@@ -344,7 +350,8 @@ impl McpRelay {
                 health::Act::Ping => {
                     let id = self.own_id(generation);
                     self.health.asked_ping(id.clone(), now);
-                    self.to_server(crate::relay::request(&id, "ping", b"{}"), out);
+                    let (method, params) = self.sign_of_life();
+                    self.to_server(crate::relay::request(&id, method, &params), out);
                 }
                 health::Act::Look => out.push(Output::LookAtServer { generation }),
                 health::Act::Replace(reason) => {
@@ -355,12 +362,20 @@ impl McpRelay {
         }
     }
 
+    /// What is cheap to answer: the revision without handshake has no ping.
+    fn sign_of_life(&self) -> (&'static str, Vec<u8>) {
+        match self.session.envelope().filter(|_| self.session.agreed().is_none()) {
+            Some(envelope) => ("server/discover", [br#"{"_meta":"#, &envelope[..], b"}"].concat()),
+            None => ("ping", b"{}".to_vec()),
+        }
+    }
+
     /// What the server has to do, as far as its silence is judged.
     fn load(&self) -> health::Load {
         match self.link {
             Link::Greeting(_) => health::Load::Starting,
             _ if self.flight.runs_tool() => health::Load::Tool,
-            _ if self.flight.in_flight() > 0 => health::Load::Requests,
+            _ if self.flight.owed() > 0 => health::Load::Requests,
             _ => health::Load::Nothing,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use supervisor_core::{Generation, Monotonic};
 
 use super::fields::{Fields, replaced};
@@ -122,6 +122,31 @@ impl McpRelay {
         self.to_server(request(&id, "initialize", &params), out);
     }
 
+    /// Begins with a server that is greeted by nobody: every request says by itself who asks.
+    pub(super) fn begin_without_greeting(
+        &mut self,
+        generation: Generation,
+        now: Monotonic,
+        out: &mut Vec<Output>,
+    ) {
+        self.link = Link::Restoring(generation);
+        self.restore = Restore { since: now, ..Restore::default() };
+        self.incident.greeted(now);
+        self.read_lists(None, out);
+        if self.restore.pending.is_empty() {
+            self.open_gate(now, out);
+        }
+    }
+
+    /// The parameters of a request of ours.
+    fn params(&self, cursor: Option<&str>) -> Vec<u8> {
+        let envelope = self.session.envelope().filter(|_| self.session.agreed().is_none());
+        let meta = envelope.map(|envelope| [br#""_meta":"#, &envelope[..]].concat());
+        let cursor = cursor.map(|cursor| format!("\"cursor\":{}", json!(cursor)).into_bytes());
+        let members: Vec<Vec<u8>> = [meta, cursor].into_iter().flatten().collect();
+        [b"{", members.join(&b',').as_slice(), b"}"].concat()
+    }
+
     /// Takes an answer if it belongs to the restoring.
     pub(super) fn restore_answered(
         &mut self,
@@ -171,7 +196,7 @@ impl McpRelay {
         if self.session.initialized {
             self.to_server(notification("notifications/initialized", b"{}"), out);
             self.restore_settings(&offer, out);
-            self.read_lists(&offer, out);
+            self.read_lists(Some(&offer), out);
         }
     }
 
@@ -187,13 +212,14 @@ impl McpRelay {
         }
     }
 
-    fn read_lists(&mut self, offer: &Offer, out: &mut Vec<Output>) {
+    fn read_lists(&mut self, offer: Option<&Offer>, out: &mut Vec<Output>) {
+        let params = self.params(None);
         for list in List::ALL {
             if !self.lists.was_read(list) {
                 continue;
             }
-            if offer.has(list.capability()) {
-                if self.give(Item::List(list), list.method(), b"{}", out) {
+            if offer.is_none_or(|offer| offer.has(list.capability())) {
+                if self.give(Item::List(list), list.method(), &params, out) {
                     self.restore.reading.insert(list, (Reading::default(), 1));
                 } else {
                     self.unknown(list);
@@ -237,7 +263,7 @@ impl McpRelay {
         }
     }
 
-    fn list_page(&mut self, list: List, page: Option<&serde_json::Value>, out: &mut Vec<Output>) {
+    fn list_page(&mut self, list: List, page: Option<&Value>, out: &mut Vec<Output>) {
         let Some((mut reading, pages)) = self.restore.reading.remove(&list) else { return };
         let Some(page) = page else {
             self.unknown(list);
@@ -249,11 +275,11 @@ impl McpRelay {
             }
             return;
         }
-        let params = reading.next().map(|cursor| json!({ "cursor": cursor }).to_string());
+        let params = reading.next().map(|cursor| self.params(Some(cursor)));
         match params {
             Some(params) if pages < PAGES_MAX => {
                 self.restore.reading.insert(list, (reading, pages + 1));
-                self.give(Item::List(list), list.method(), params.as_bytes(), out);
+                self.give(Item::List(list), list.method(), &params, out);
             }
             _ => self.unknown(list),
         }
@@ -273,14 +299,18 @@ impl McpRelay {
         let restore = std::mem::take(&mut self.restore);
         self.quarantine.suspect = None;
         self.link = Link::Live(generation);
-        self.announce(&restore.changed, out);
         self.incident.subscriptions(restore.subscriptions);
+        self.announce(&restore.changed, out);
         self.pump(now, out);
         self.ready(now, out);
     }
 
     /// Tells the client what may be different now, as far as it was promised to be told.
     fn announce(&mut self, changed: &BTreeSet<List>, out: &mut Vec<Output>) {
+        if self.session.agreed().is_none() {
+            self.tell_listeners(changed, out);
+            return;
+        }
         let mut told = BTreeSet::new();
         for list in changed {
             if !told.insert(list.changed()) {
@@ -301,6 +331,33 @@ impl McpRelay {
             let params = json!({ "uri": uri }).to_string();
             let message = notification("notifications/resources/updated", params.as_bytes());
             out.push(Output::ToClient(message));
+        }
+    }
+
+    /// Tells those who listen for changes, each by the id of its request and only what it listens for.
+    fn tell_listeners(&mut self, changed: &BTreeSet<List>, out: &mut Vec<Output>) {
+        for list in changed {
+            self.incident.also_changed(format!("{} differs", list.method()));
+        }
+        let listeners = self.flight.standing();
+        self.incident.subscriptions(u32::try_from(listeners.len()).unwrap_or(u32::MAX));
+        for (id, filter) in listeners {
+            let Ok(filter) = serde_json::from_slice::<Value>(&filter) else { continue };
+            let meta = format!(r#""_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
+            let mut told = BTreeSet::new();
+            for list in changed {
+                let wanted = filter.get(list.filter()) == Some(&Value::Bool(true));
+                if wanted && told.insert(list.changed()) {
+                    let params = format!("{{{meta}}}");
+                    out.push(Output::ToClient(notification(list.changed(), params.as_bytes())));
+                }
+            }
+            let uris = filter.get("resourceSubscriptions").and_then(Value::as_array);
+            for uri in uris.into_iter().flatten() {
+                let params = format!("{{{meta},\"uri\":{uri}}}");
+                let message = notification("notifications/resources/updated", params.as_bytes());
+                out.push(Output::ToClient(message));
+            }
         }
     }
 

@@ -127,7 +127,7 @@ impl McpRelay {
                     self.lists.client_read(list, cursor.as_deref(), &result);
                 }
             }
-            Kind::Ping | Kind::Read | Kind::Tool { .. } | Kind::Other => {}
+            Kind::Ping | Kind::Read | Kind::Listen { .. } | Kind::Tool { .. } | Kind::Other => {}
         }
     }
 
@@ -180,6 +180,11 @@ impl McpRelay {
                 if told { Passage::AsItCame } else { Passage::Taken }
             }
             "notifications/cancelled" => self.server_takes_back(message, envelope),
+            "notifications/subscriptions/acknowledged" => {
+                let listener = Fields::read(envelope.params()).subscription();
+                let news = listener.is_none_or(|listener| self.flight.acknowledged(&listener));
+                if news { Passage::AsItCame } else { Passage::Taken }
+            }
             "notifications/message" if restoring && self.is_too_quiet(envelope) => Passage::Taken,
             method if restoring && self.restore.changes_itself(method) => Passage::Taken,
             _ => Passage::AsItCame,

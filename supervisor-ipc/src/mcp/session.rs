@@ -10,6 +10,8 @@ use super::lists::List;
 
 /// Subscriptions that are remembered; what is beyond is not restored.
 const SUBSCRIPTIONS_MAX: usize = 1000;
+/// Longest description of a client in its requests that is repeated in ours, in bytes.
+const ENVELOPE_MAX: usize = 4096;
 /// Bytes of their parameters.
 const SUBSCRIPTION_BYTES_MAX: usize = 1 << 20;
 
@@ -61,6 +63,8 @@ impl Offer {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     agreed: Option<Agreed>,
+    /// What a client that greets nobody says of itself in every request (revision 2026-07-28), as JSON.
+    envelope: Option<Bytes>,
     /// Whether the client said that it is ready.
     pub(super) initialized: bool,
     /// The log level and the parameters that set it.
@@ -87,6 +91,18 @@ impl Session {
             }),
             ..Self::default()
         };
+    }
+
+    /// Takes what a request says of its client.
+    pub(super) fn set_envelope(&mut self, envelope: &str) {
+        if self.agreed.is_none() && envelope.len() <= ENVELOPE_MAX {
+            self.envelope = Some(Bytes::copy_from_slice(envelope.as_bytes()));
+        }
+    }
+
+    /// What requests of our own have to say of the client, if there is no handshake that has said it.
+    pub(super) const fn envelope(&self) -> Option<&Bytes> {
+        self.envelope.as_ref()
     }
 
     pub(super) fn set_level(&mut self, level: Box<str>, params: Bytes) {
@@ -162,5 +178,6 @@ impl Session {
         self.subscription_bytes
             + self.level.as_ref().map_or(0, |(level, params)| level.len() + params.len())
             + self.agreed.as_ref().map_or(0, |agreed| agreed.params.len())
+            + self.envelope.as_ref().map_or(0, Bytes::len)
     }
 }

@@ -4,6 +4,7 @@ mod calls;
 mod hang;
 mod hostile;
 mod model;
+mod modern;
 mod passing;
 mod questions;
 mod restoring;
