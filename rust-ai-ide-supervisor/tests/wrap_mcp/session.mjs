@@ -62,6 +62,8 @@ client.onclose = () => {
 
 // The operation that is going on; a second kill spares it, because two in a row are evidence against it.
 let current = null;
+// Kills since anything was answered: five starts in a row that come to nothing are given up, and rightly so.
+let streak = 0;
 const children = () => {
   try {
     const pid = transport.pid;
@@ -73,12 +75,13 @@ const children = () => {
 const kill = async (after) => {
   await sleep(after);
   for (;;) {
-    const [server] = current?.hit ? [] : children();
+    const [server] = current?.hit || streak >= 3 ? [] : children();
     if (server !== undefined) {
       try {
         process.kill(server, "SIGKILL");
         if (current) current.hit = true;
         seen.kills += 1;
+        streak += 1;
         return;
       } catch {
         // It died of the kill before this one.
@@ -99,6 +102,7 @@ const run = async (what, work) => {
     return null;
   } finally {
     current = null;
+    streak = 0;
   }
 };
 const tool = (name, args, more = {}) =>
@@ -219,7 +223,14 @@ for (let number = 0; number < config.ops; number += 1) {
   if (random() < left / (config.ops - number)) kills.push(kill(random() * config.spread));
   results.push(await plan.op(number));
 }
-await Promise.all(kills);
+let over = false;
+Promise.all(kills).then(() => {
+  over = true;
+});
+while (!over) {
+  await run("ping", () => client.ping(options));
+  await sleep(10);
+}
 const end = await plan.end();
 const again = (await client.listTools({}, options)).tools.map((entry) => entry.name).sort();
 const result = { ...seen, end, results: config.plan === "everything" ? results : [], lists, again, closed };
