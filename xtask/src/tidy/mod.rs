@@ -1,5 +1,6 @@
 //! Checks of the source text that no compiler does, run by `lint` and as an ordinary test.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::{Context as _, bail};
 use crate::workspace;
 
 mod markdown;
+mod promises;
 mod rust;
 mod source;
 mod text;
@@ -46,6 +48,7 @@ impl fmt::Display for Violation {
 /// Every violation below `root`, in the order of paths and lines.
 pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<Violation>> {
     let mut found = Vec::new();
+    let (mut functions, mut pages) = (BTreeSet::new(), Vec::new());
     for file in files(root)? {
         let bytes =
             fs::read(&file).with_context(|| format!("could not read {}", file.display()))?;
@@ -56,11 +59,18 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<Violation>> {
         };
         if path.ends_with(".rs") {
             found.extend(rust::check(&path, &text));
+            promises::collect(&text, &mut functions);
         }
         if path.ends_with(".md") {
             found.extend(markdown::check(&path, &file, &text));
         }
         found.extend(text::check(&path, &text));
+        if path.ends_with(".md") {
+            pages.push((path, text));
+        }
+    }
+    for (path, text) in &pages {
+        found.extend(promises::check(path, text, &functions));
     }
     Ok(found)
 }
