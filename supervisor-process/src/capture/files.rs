@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn files_of_many_services_are_not_all_kept_open_and_lose_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut all: Vec<_> = (0..OPEN_MAX * 2)
+            .map(|n| limited(directory.path().join(n.to_string()), 4000, 2))
+            .collect();
+        for round in 0..3 {
+            for files in &mut all {
+                write(files, round, OutputStream::Stdout, b"a line");
+            }
+        }
+        assert!(all.iter().filter(|files| files.open.is_some()).count() <= OPEN_MAX);
+        assert!(all.iter().all(|files| read_tail(&files.paths(), 9).unwrap().len() == 3));
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_kept_in_the_file_and_shown_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let mut files = limited(directory.path().into(), 4000, 2);
