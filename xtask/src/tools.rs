@@ -27,6 +27,7 @@ pub(crate) const TEST_TOOLS: &[Tool] = &[
 /// Packages from npm that tests use, each at a tested release, and what is left out without it. They are run by node
 /// and are no programs of their own, so that being there is having their files.
 pub(crate) const NODE_PACKAGES: &[(&str, &str, &str)] = &[
+    ("bash-language-server", "5.8.1", "the tests on a language server written in JavaScript"),
     ("@modelcontextprotocol/sdk", "1.32.2", "the tests with a real MCP client"),
     ("@modelcontextprotocol/server-everything", "2026.8.31", "the tests on a real MCP server"),
     (

@@ -12,6 +12,8 @@ const DELAYS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(4)];
 /// Deaths in a row before it is of use, after which starting it stops for a while.
 const FAILURES_MAX: u32 = 5;
+/// The same for kills, which may be somebody else's and then say nothing about the server.
+const KILLS_MAX: u32 = 20;
 /// Immediate restarts of a server that was of use, in [`QUICK_WINDOW`]; more are spaced by [`QUICK_SPACING`].
 const QUICK_MAX: u32 = 20;
 const QUICK_WINDOW: Duration = Duration::from_secs(10);
@@ -19,6 +21,8 @@ const QUICK_SPACING: Duration = Duration::from_secs(1);
 /// First pause after giving up before one more try, and the longest.
 const OPEN_BASE: Duration = Duration::from_secs(60);
 const OPEN_MAX: Duration = Duration::from_secs(300);
+/// What ends without a word: a person's kill, or the system's for want of memory.
+const SIGKILL: i32 = 9;
 /// Random part of a delay that may be cut from it.
 const JITTER: f64 = 0.2;
 
@@ -93,7 +97,9 @@ impl Ladder {
             });
         }
         self.failures += 1;
-        if self.failures >= FAILURES_MAX || matches!(loss, Loss::NotStarted(_)) {
+        let killed = matches!(loss, Loss::Exited(status) if status.signal() == Some(SIGKILL));
+        let most = if killed { KILLS_MAX } else { FAILURES_MAX };
+        if self.failures >= most || matches!(loss, Loss::NotStarted(_)) {
             let why = if matches!(loss, Loss::NotStarted(_)) {
                 loss.to_string()
             } else {
@@ -102,7 +108,7 @@ impl Ladder {
             let pause = OPEN_BASE.saturating_mul(1 << self.opened.min(8)).min(OPEN_MAX);
             self.opened += 1;
             // The half-open try has to succeed; one more death opens again.
-            self.failures = FAILURES_MAX - 1;
+            self.failures = most - 1;
             let reason = format!(
                 "{why}; it is tried again in {} s, or at once when the client restarts its server",
                 pause.as_secs()
@@ -173,6 +179,7 @@ mod tests {
     }
 
     const KILLED: Loss = Loss::Exited(ExitStatus::Signal(9));
+    const CRASHED: Loss = Loss::Exited(ExitStatus::Signal(11));
 
     #[test]
     fn a_server_that_was_of_use_is_back_at_once_however_often_it_dies() {
@@ -188,7 +195,7 @@ mod tests {
         let mut ladder = Ladder::new(None);
         let mut steps = Vec::new();
         for _ in 0..8 {
-            steps.push(match ladder.lost(&KILLED, at(0), 0) {
+            steps.push(match ladder.lost(&CRASHED, at(0), 0) {
                 Step::Start(delay) => delay.as_millis(),
                 Step::GiveUp { again, .. } => again.unwrap().as_millis(),
             });

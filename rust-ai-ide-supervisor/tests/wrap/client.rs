@@ -66,7 +66,8 @@ impl Place {
 pub(crate) struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
-    inbox: Receiver<Value>,
+    inbox: Receiver<(String, Value)>,
+    last: String,
     /// What came and was not what was waited for.
     pub(crate) aside: Vec<Value>,
     next_id: i64,
@@ -106,7 +107,16 @@ impl Client {
             }
         });
         let stdin = child.stdin.take();
-        Self { child, stdin, inbox, aside: Vec::new(), next_id: 0, stderr }
+        Self { child, stdin, inbox, last: String::new(), aside: Vec::new(), next_id: 0, stderr }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The message that came last, byte for byte.
+    pub(crate) fn last_body(&self) -> &str {
+        &self.last
     }
 
     /// What was said on standard error so far.
@@ -166,7 +176,8 @@ impl Client {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let message = self.inbox.recv_timeout(left).ok()?;
+            let (body, message) = self.inbox.recv_timeout(left).ok()?;
+            self.last = body;
             if message.get("method").is_some() && message.get("id").is_some() {
                 let result = match message["method"].as_str() {
                     Some("workspace/configuration") => json!([{ "from": "client" }]),
@@ -273,7 +284,7 @@ impl Drop for Client {
     }
 }
 
-fn read(reader: &mut impl BufRead) -> Option<Value> {
+fn read(reader: &mut impl BufRead) -> Option<(String, Value)> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -288,7 +299,9 @@ fn read(reader: &mut impl BufRead) -> Option<Value> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
+    let body = String::from_utf8(body).ok()?;
+    let message = serde_json::from_str(&body).ok()?;
+    Some((body, message))
 }
 
 /// Polls until something holds.
@@ -322,4 +335,12 @@ pub(crate) fn alive(pid: u32) -> bool {
 pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// The children of a process.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let children = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
+    let text: String = children.map(Result::unwrap_or_default).collect();
+    text.split_ascii_whitespace().map(|child| child.parse().unwrap()).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::{Client, Place, alive, kill, pause, within};
+use crate::client::{Client, Place, alive, children_of, kill, pause, within};
 
 const A: &str = "file:///w/a.x";
 const B: &str = "file:///w/b.x";
@@ -183,13 +183,6 @@ fn a_grandchild_that_holds_the_output_open_neither_hides_the_death_nor_survives_
     kill(server);
     assert_eq!(client.texts(), json!({ A: [1, "one"] }));
     assert!(within(|| !alive(child[0])), "a process of the dead server is left");
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let children = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
-    let text: String = children.map(Result::unwrap_or_default).collect();
-    text.split_ascii_whitespace().map(|child| child.parse().unwrap()).collect()
 }
 
 #[test]

@@ -10,6 +10,8 @@
 mod client;
 mod crashes;
 mod fake;
+mod nonsense;
+mod real;
 
 /// The scripted server, when this program was started as one; nothing otherwise.
 #[test]
