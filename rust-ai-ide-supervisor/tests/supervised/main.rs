@@ -21,7 +21,7 @@ mod real;
 mod storage;
 mod storage_faults;
 
-use place::{LIMIT, PROGRAM, Place, kill, pid_of, text};
+use place::{LIMIT, PROGRAM, Place, all_ready, kill, pid_of, text};
 
 const TWO: &str = r#"
 [[service]]
@@ -41,10 +41,7 @@ restart_policy = { type = "fixed_delay", delay = "50ms" }
 fn a_killed_service_is_back_and_status_events_and_audit_tell_why() {
     let mut place = Place::new(TWO);
     place.up();
-    let before = Place::service(
-        &place.until("both run", |status| status["services"][1]["ready"] == true),
-        "forking",
-    );
+    let before = Place::service(&place.until("both run", all_ready), "forking");
     kill(pid_of(&before));
     let after = place.until("it is back", |status| {
         let service = Place::service(status, "forking");
@@ -71,7 +68,7 @@ fn a_killed_service_is_back_and_status_events_and_audit_tell_why() {
 fn a_killed_supervisor_leaves_no_second_copy_and_the_next_one_says_what_it_recovered() {
     let mut place = Place::new(TWO);
     place.up();
-    let status = place.until("both run", |status| status["services"][1]["ready"] == true);
+    let status = place.until("both run", all_ready);
     kill(pid_of(&Place::service(&status, "steady")));
     place.until("it restarted once", |status| Place::service(status, "steady")["restarts"] == 1);
     let checkpoint = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
@@ -102,7 +99,7 @@ fn a_killed_supervisor_leaves_no_second_copy_and_the_next_one_says_what_it_recov
 fn a_damaged_newest_checkpoint_is_passed_over_and_that_is_said() {
     let mut place = Place::new(TWO);
     place.up();
-    place.until("both run", |status| status["services"][1]["ready"] == true);
+    place.until("both run", all_ready);
     let good = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
     let bad = text(&place.run(&["checkpoint", "create"]).stdout).trim().to_owned();
     let mut up = place.up.take().unwrap();
@@ -248,7 +245,7 @@ fn output_is_captured_and_followed() {
 fn a_reload_changes_only_what_changed() {
     let mut place = Place::new(TWO);
     place.up();
-    let before = place.until("both run", |status| status["services"][1]["ready"] == true);
+    let before = place.until("both run", all_ready);
     let config = TWO.replace("\"50ms\"", "\"60ms\"")
         + "\n[[service]]\nid = \"new\"\ncommand = \"sleep\"\nargs = [\"600\"]\n";
     fs::write(place.dir.path().join("ide-supervisor.toml"), config).unwrap();

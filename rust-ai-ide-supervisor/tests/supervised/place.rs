@@ -105,6 +105,12 @@ impl Drop for Place {
     }
 }
 
+/// Whether every service can be used, however long each took to start.
+pub(crate) fn all_ready(status: &Value) -> bool {
+    let services = status["services"].as_array();
+    services.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one["ready"] == true))
+}
+
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

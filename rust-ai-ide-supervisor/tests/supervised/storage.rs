@@ -10,7 +10,7 @@ use supervisor_persist::StatePersistence;
 use uuid::Uuid;
 
 use crate::TWO;
-use crate::place::{Place, kill, pid_of, text};
+use crate::place::{Place, all_ready, kill, pid_of, text};
 
 fn json(place: &Place, args: &[&str]) -> Value {
     let output = place.run(&[args, &["--json"]].concat());
@@ -28,7 +28,7 @@ fn refused(place: &Place, args: &[&str]) -> String {
 fn with_savepoint() -> Place {
     let mut place = Place::new(TWO);
     place.up();
-    let status = place.until("both run", |status| status["services"][1]["ready"] == true);
+    let status = place.until("both run", all_ready);
     let made = json(&place, &["savepoint", "create", "before", "--note", "all is well"]);
     assert_eq!((&made["services"], &made["health"]["state"]), (&2.into(), &"verified".into()));
     kill(pid_of(&Place::service(&status, "steady")));
@@ -64,7 +64,7 @@ fn a_savepoint_is_compared_carried_elsewhere_and_gone_back_to() {
     let backups = json(&place, &["backup", "list"]);
     assert_eq!(backups[0]["name"], done["safety_backup"], "what was there is in a backup");
     place.up();
-    let status = place.until("it runs", |status| status["services"][1]["ready"] == true);
+    let status = place.until("it runs", all_ready);
     assert_eq!(Place::service(&status, "steady")["restarts"], 0, "as before the restart");
     let incarnation = Place::service(&status, "steady")["incarnation"].as_u64();
     assert!(incarnation > Some(2), "but no run has the number of an earlier one: {incarnation:?}");
@@ -80,7 +80,7 @@ fn a_checkpoint_is_gone_back_to_when_nothing_runs() {
     assert!(place.down().success());
     json(&place, &["checkpoint", "restore", &taken]);
     place.up();
-    let status = place.until("it runs", |status| status["services"][1]["ready"] == true);
+    let status = place.until("it runs", all_ready);
     assert_eq!(Place::service(&status, "steady")["restarts"], 1);
     assert!(place.down().success());
 }
@@ -111,7 +111,7 @@ fn a_backup_is_taken_at_the_start_and_replaces_a_database_that_is_refused() {
     assert!(text(&output.stderr).contains("--replace-refused"), "{}", text(&output.stderr));
     assert!(place.run(&["backup", "restore", &name, "--replace-refused"]).status.success());
     place.up();
-    let status = place.until("it runs", |status| status["services"][1]["ready"] == true);
+    let status = place.until("it runs", all_ready);
     assert_eq!(Place::service(&status, "steady")["restarts"], 1, "as the backup has it");
     assert!(place.down().success());
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::TWO;
-use crate::place::{LIMIT, Place, kill, pid_of, text};
+use crate::place::{LIMIT, Place, all_ready, kill, pid_of, text};
 
 const CHATTY: &str = r#"
 [[service]]
@@ -83,7 +83,7 @@ fn with_database_checkpoints_and_logs_on_a_full_disk_supervision_goes_on_and_cat
         return;
     };
     disk.0.up();
-    disk.0.until("both run", |status| status["services"][1]["ready"] == true);
+    disk.0.until("both run", all_ready);
     let good = text(&disk.0.run(&["checkpoint", "create"]).stdout).trim().to_owned();
     let supervisor = disk.0.up.as_ref().unwrap().id();
     let (began, mut hogs) = (Instant::now(), Vec::new());
@@ -139,7 +139,7 @@ fn with_database_checkpoints_and_logs_on_a_full_disk_supervision_goes_on_and_cat
 fn killed() -> Place {
     let mut place = Place::new(TWO);
     place.up();
-    place.until("both run", |status| status["services"][1]["ready"] == true);
+    place.until("both run", all_ready);
     assert!(place.run(&["checkpoint", "create"]).status.success());
     assert!(place.run(&["backup", "create"]).status.success());
     kill_and_see_it_back(&place, "steady");
@@ -166,7 +166,7 @@ fn a_log_torn_in_the_middle_of_a_frame_costs_no_more_than_what_was_torn() {
     let length = fs::metadata(&log).unwrap().len();
     fs::File::options().write(true).open(&log).unwrap().set_len(length - 100).unwrap();
     place.up();
-    let status = place.until("both run", |status| status["services"][1]["ready"] == true);
+    let status = place.until("both run", all_ready);
     assert_eq!(status["services"].as_array().unwrap().len(), 2);
     assert!(place.down().success());
 }
@@ -177,7 +177,7 @@ fn a_wrecked_database_is_kept_aside_and_the_services_go_on_from_the_newest_sound
     drop(fs::remove_file(place.state().join("supervisor.db-wal")));
     flip_to_the_end(&place.state().join("supervisor.db"), 4096);
     place.up();
-    place.until("both run", |status| status["services"][1]["ready"] == true);
+    place.until("both run", all_ready);
     let kept = fs::read_dir(place.state().join("quarantine")).unwrap().count();
     assert!(kept > 0, "the wreck is kept");
     let doctor = text(&place.run(&["doctor"]).stdout);
@@ -189,7 +189,7 @@ fn a_wrecked_database_is_kept_aside_and_the_services_go_on_from_the_newest_sound
 fn a_database_wrecked_under_a_running_supervisor_stops_no_service() {
     let mut place = Place::new(TWO);
     place.up();
-    place.until("both run", |status| status["services"][1]["ready"] == true);
+    place.until("both run", all_ready);
     let database = place.state().join("supervisor.db");
     flip_to_the_end(&database, 0);
     kill_and_see_it_back(&place, "steady");
@@ -199,7 +199,7 @@ fn a_database_wrecked_under_a_running_supervisor_stops_no_service() {
     place.up.take().unwrap().wait().unwrap();
     assert_eq!(place.marked(), 0);
     place.up();
-    let status = place.until("both run", |status| status["services"][1]["ready"] == true);
+    let status = place.until("both run", all_ready);
     assert_eq!(status["services"].as_array().unwrap().len(), 2, "and the next one starts");
     assert!(place.down().success());
 }
