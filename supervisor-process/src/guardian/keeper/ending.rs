@@ -173,7 +173,8 @@ impl Keeper {
         }
         // What the kill made orphans is ours from now on.
         self.look_at_family();
-        let due: Vec<SetId> = due.into_iter().filter(|id| self.is_being_killed(*id)).collect();
+        // Most sets are their group, and gone in a moment without a look at every process of the system.
+        let due: Vec<SetId> = due.into_iter().filter(|id| self.had_its_moment(*id, now)).collect();
         if due.is_empty() {
             return;
         }
@@ -199,8 +200,17 @@ impl Keeper {
         }
     }
 
-    fn is_being_killed(&self, id: SetId) -> bool {
-        self.sets.get(&id).is_some_and(|set| set.kill.is_some())
+    /// Tells whether a set is still being killed a moment after its group was; grants the moment once.
+    fn had_its_moment(&mut self, id: SetId, now: Instant) -> bool {
+        let Some(kill) = self.sets.get_mut(&id).and_then(|set| set.kill.as_mut()) else {
+            return false;
+        };
+        if kill.begun {
+            return true;
+        }
+        kill.begun = true;
+        kill.looked(now);
+        false
     }
 
     /// Answers those whose time is up, and sets when to look again.

@@ -50,13 +50,15 @@ pub(super) struct Kill {
     /// Who waits for it, and until when.
     pub(super) asked: Vec<(RequestId, Instant)>,
     pub(super) killed: u32,
+    /// The group was killed once; whatever is left after a moment is looked for everywhere.
+    pub(super) begun: bool,
     pub(super) next_look: Instant,
     pause: Duration,
 }
 
 impl Kill {
     pub(super) fn new(now: Instant) -> Self {
-        Self { asked: Vec::new(), killed: 0, next_look: now, pause: LOOK_MIN }
+        Self { asked: Vec::new(), killed: 0, begun: false, next_look: now, pause: LOOK_MIN }
     }
 
     /// Sets when to look again.
