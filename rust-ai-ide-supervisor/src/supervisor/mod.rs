@@ -172,6 +172,13 @@ impl Supervisor {
         Ok(self.parts().await?.store.clone())
     }
 
+    /// Gives what stores and tells events that do not come from the engines.
+    pub(crate) async fn sink(
+        &self,
+    ) -> Result<Arc<dyn supervisor_core::ports::EventSink>, SupervisorError> {
+        Ok(Arc::clone(&self.parts().await?.sink) as Arc<_>)
+    }
+
     /// Gives the state directory.
     #[must_use]
     pub fn state_dir(&self) -> &Path {

@@ -7,11 +7,13 @@ mod drive;
 mod ladder;
 mod life;
 mod pipe;
+mod recorded;
 mod running;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use recorded::Recorder;
 use supervisor_core::Generation;
 use supervisor_core::config::{EnvironmentInheritance, FramingKind, ServiceSpec, TransportKind};
 use supervisor_core::error::{ConfigError, SpawnError};

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rust_ai_ide_supervisor::config_file::ConfigFile;
-use rust_ai_ide_supervisor::wrap::{Observed, Observer, Wrap as Session, WrapEnd, WrapOptions};
+use rust_ai_ide_supervisor::wrap::{
+    Observed, Observer, Recorder, Wrap as Session, WrapEnd, WrapOptions,
+};
 use supervisor_core::config::{FramingKind, ServiceSpec};
 use supervisor_core::error::chain;
 use supervisor_core::ports::Entropy as _;
@@ -65,8 +67,25 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(entropy),
         };
-        let mut told = Told { name: name.clone() };
+        let id = session.options.spec.service_id().map_err(|error| invalid(&error))?;
+        let recorder = match &wrap.state_dir {
+            None => None,
+            Some(dir) => {
+                Some(Recorder::open(dir, &id).await.map_err(|error| super::up::failure(&error))?)
+            }
+        };
+        let down = recorder.as_ref().map(Recorder::asked_to_end);
+        let stop = async move {
+            match down {
+                None => stop.await,
+                Some(down) => tokio::select! { () = stop => {}, () = down => {} },
+            }
+        };
+        let mut told = Told { name: name.clone(), recorder };
         let end = session.run(input, output, &mut told, stop).await;
+        if let Some(recorder) = told.recorder.take() {
+            recorder.close().await;
+        }
         // Its thread may wait for somebody to read our standard error; it ends with the process.
         std::mem::forget(spawner);
         Ok::<_, Failure>(end)
@@ -147,13 +166,17 @@ fn judge(end: WrapEnd, name: &str) -> Result<u8, Failure> {
     }
 }
 
-/// Tells the person on standard error, one line each.
+/// Tells the person on standard error, one line each, and the state directory if there is one.
 struct Told {
     name: String,
+    recorder: Option<Recorder>,
 }
 
 impl Observer for Told {
     fn observe(&mut self, what: &Observed<'_>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.observe(what);
+        }
         let line = match what {
             Observed::Report(report) => report.to_string(),
             Observed::Notice(text) => (*text).to_owned(),
