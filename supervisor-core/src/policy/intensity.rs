@@ -50,6 +50,11 @@ impl IntensityWindow {
         }
     }
 
+    /// Takes the newest restart back: it came to nothing, and not through the service's fault.
+    pub fn take_back(&mut self) {
+        self.restarts.pop_back();
+    }
+
     /// Forgets everything, as a manual start does.
     pub fn clear(&mut self) {
         self.restarts.clear();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use supervisor_core::config::{
-    BeyondLimit, ProbeKind, ProbeRole, ProbeSpec, RestartOn, RestartPolicy, ServiceSpec,
+    BeyondIntensity, BeyondLimit, ProbeKind, ProbeRole, ProbeSpec, RestartIntensity, RestartOn,
+    RestartPolicy, ServiceSpec,
 };
 use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::event::EventKind;
@@ -162,6 +163,30 @@ fn lack_of_resources_burns_no_attempt() {
     world.habits.spawn_error = None;
     world.pass(secs(5));
     assert_eq!(world.machine.phase(), Phase::Running);
+}
+
+#[test]
+fn starts_that_lacked_resources_count_as_no_restarts() {
+    let mut spec = spec();
+    spec.restart_policy = RestartPolicy::Always;
+    let (max, window) = (2, secs(180));
+    spec.restart_intensity = RestartIntensity::limited(max, window, Some(BeyondIntensity::GiveUp));
+    let mut world = World::new(spec);
+    world.command(Command::Start);
+    world.habits.spawn_error = Some(SpawnErrorKind::ResourceExhausted);
+    world.exit(ExitStatus::Code(1));
+    world.pass(secs(60));
+    assert!(world.starts.len() > 10, "it is tried again and again");
+    world.habits.spawn_error = None;
+    world.pass(secs(10));
+    assert_eq!(world.machine.phase(), Phase::Running);
+    assert_eq!(
+        world.machine.state().restarts,
+        1,
+        "the crash was one restart, however long it took"
+    );
+    world.exit(ExitStatus::Code(1));
+    assert_eq!(world.machine.phase(), Phase::Running, "{}", world.machine.state().reason);
 }
 
 #[test]
