@@ -242,13 +242,13 @@ pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
 }
 
 /// Opens an empty file that only its owner reads; one that is there loses its content.
-pub(crate) fn own_file(path: &std::path::Path) -> io::Result<std::fs::File> {
+pub(crate) fn own_file(path: &Path) -> io::Result<fs::File> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     // One that an earlier version made is open to others.
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
