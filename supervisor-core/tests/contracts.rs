@@ -8,16 +8,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::DateTime;
 
-use supervisor_core::Sequence;
 use supervisor_core::checkpoint::CheckpointContent;
 use supervisor_core::config::ServiceSpec;
 use supervisor_core::error::IpcError;
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
-use supervisor_core::ports::{AuditLog, CheckpointStore, OwnedSyncSession, StateSynchronizer};
-use supervisor_core::testing::{
-    ManualClock, MemoryEvents, MemoryStore, ScriptedSpawner, SeededEntropy, event_contract,
-    process_contract, store_contract, sync_contract, time_contract,
+use supervisor_core::ports::{
+    AuditLog, CheckpointStore, MarkedProcess, OwnedSyncSession, StateSynchronizer,
 };
+use supervisor_core::testing::{
+    ManualClock, MemoryEvents, MemoryStore, MemoryTable, ScriptedSpawner, SeededEntropy,
+    event_contract, process_contract, store_contract, sync_contract, table_contract, time_contract,
+};
+use supervisor_core::{Incarnation, ProcessIdentity, Sequence};
 
 /// Runs a future that never has to wait: the fakes answer at once.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
@@ -26,6 +28,16 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("a fake waited"),
     }
+}
+
+#[test]
+fn the_memory_table_keeps_every_promise_of_a_process_table() {
+    let table = MemoryTable::new();
+    let identity = ProcessIdentity { boot_id: "boot".into(), pid: 7, start_time: 40 };
+    let (service, incarnation) = ("svc".parse().unwrap(), Incarnation(3));
+    let process = MarkedProcess { identity, service, incarnation };
+    table.put("mark", process.clone());
+    at_once(table_contract::table(&table, "mark", &process));
 }
 
 #[test]

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec, ServiceSpec};
-use supervisor_core::ports::ProbeRequest;
-use supervisor_core::testing::{probe_contract, process_contract, time_contract};
+use supervisor_core::exit::ExitStatus;
+use supervisor_core::ports::{MarkedProcess, ProbeRequest, ProcessSpawner, SpawnRequest};
+use supervisor_core::testing::{probe_contract, process_contract, table_contract, time_contract};
 use supervisor_core::{Incarnation, ProcessIdentity};
-use supervisor_process::{SystemClock, SystemEntropy, SystemProbes, SystemSpawner};
+use supervisor_process::{
+    SystemClock, SystemEntropy, SystemProbes, SystemProcessTable, SystemSpawner,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -23,6 +26,25 @@ async fn the_systems_spawner_keeps_every_promise_of_a_spawner() {
         ServiceSpec { args: vec!["600".into()], ..ServiceSpec::new("svc", "sleep").unwrap() };
     let missing = ServiceSpec::new("svc", "no-such-program-anywhere").unwrap();
     process_contract::spawner(&spawner, lasting, missing).await;
+}
+
+#[tokio::test]
+async fn the_systems_table_keeps_every_promise_of_a_process_table() {
+    let mark = format!("contract-table-{}", std::process::id());
+    let spawner = SystemSpawner::new(mark.clone(), None, false).unwrap();
+    let spec =
+        ServiceSpec { args: vec!["600".into()], ..ServiceSpec::new("svc", "sleep").unwrap() };
+    let (service, incarnation) = (spec.service_id().unwrap(), Incarnation(4));
+    let request = SpawnRequest {
+        service: service.clone(),
+        incarnation,
+        spec: Arc::new(spec),
+        extra_environment: Vec::new(),
+    };
+    let child = spawner.spawn(request).await.unwrap();
+    let process = MarkedProcess { identity: child.identity(), service, incarnation };
+    table_contract::table(&SystemProcessTable::new(), &mark, &process).await;
+    assert_eq!(child.wait().await, ExitStatus::Signal(15), "it was asked before it was killed");
 }
 
 fn probe(kind: ProbeKind) -> ProbeSpec {
