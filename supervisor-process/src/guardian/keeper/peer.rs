@@ -30,6 +30,8 @@ pub(super) struct Peer {
     incoming: Incoming,
     outgoing: VecDeque<Chunk>,
     waiting: usize,
+    /// It does not read any more. What it asked before is still to be read, so that alone is no end.
+    deaf: bool,
     /// Set until it has greeted.
     pub(super) greet_by: Option<Instant>,
     /// Ended from its side, by an error or by us; removed at the end of the round.
@@ -43,6 +45,7 @@ impl Peer {
             incoming: Incoming::default(),
             outgoing: VecDeque::new(),
             waiting: 0,
+            deaf: false,
             greet_by: Some(greet_by),
             over: false,
         }
@@ -91,6 +94,9 @@ impl Peer {
 
     /// Adds a frame; it is sent at once as far as there is room.
     pub(super) fn queue(&mut self, bytes: Vec<u8>, with: Vec<OwnedFd>) {
+        if self.deaf {
+            return;
+        }
         self.waiting += bytes.len();
         self.outgoing.push_back(Chunk { bytes, sent: 0, with });
         self.flush();
@@ -112,10 +118,35 @@ impl Peer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.over = true;
-                    return;
+                    self.deaf = true;
+                    self.outgoing.clear();
+                    self.waiting = 0;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_a_host_asked_last_is_read_although_it_hears_no_answer_any_more() {
+        let (mut host, ours) = UnixStream::pair().unwrap();
+        let mut peer = Peer::new(ours.into(), Instant::now());
+        peer.greet_by = None;
+        let asked = super::super::super::protocol::Request::Ping.encode(7).unwrap();
+        host.write_all(&asked).unwrap();
+        drop(host);
+        peer.queue(vec![0; 8], Vec::new());
+        assert!(!peer.over && !peer.waits());
+        peer.read();
+        assert!(peer.next().unwrap().is_some(), "the last request is carried out");
+        peer.read();
+        assert!(peer.over, "and then its end is noticed");
     }
 }
