@@ -89,6 +89,8 @@ impl Supervisor {
             culprit.as_ref(),
             serde_json::Value::Null,
         );
+        // Flushing and saving take their time, in which nothing may come up again.
+        parts.engine.start_no_more();
         let mut problems = Vec::new();
         let mut note = |what: &str, result: Result<(), SupervisorError>| {
             if let Err(error) = result {

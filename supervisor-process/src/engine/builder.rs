@@ -198,6 +198,7 @@ impl EngineBuilder {
             places: Mutex::new(HashSet::new()),
             over,
             closing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             registry: Mutex::new(Registry::default()),
             budget: Mutex::new(budget),
         });

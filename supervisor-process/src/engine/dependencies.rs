@@ -21,6 +21,10 @@ pub(super) async fn reached(shared: Arc<Shared>, spec: Arc<ServiceSpec>) -> Even
             return Event::DependencyFailed { cause };
         }
     }
+    if shared.is_closing() {
+        // The stop ends this wait.
+        std::future::pending::<()>().await;
+    }
     Event::DependenciesMet
 }
 

@@ -24,6 +24,8 @@ impl Actor {
     pub(super) async fn carry_out(&mut self, effect: Effect, queue: &mut VecDeque<Event>) {
         match effect {
             Effect::Persist(transition) => self.shared.store.push(*transition),
+            // What is due waits; the stop finds it where it is.
+            Effect::AcquireBudget if self.shared.is_closing() => {}
             Effect::AcquireBudget => {
                 let now = self.shared.clock.monotonic();
                 queue.push_back(match self.shared.budget().take(now) {

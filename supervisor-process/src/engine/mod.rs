@@ -14,6 +14,7 @@ mod shutdown;
 mod store_queue;
 mod usage;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -253,6 +254,13 @@ impl Engine {
         };
         let lines = read.map_err(|error| failed(error.into()))?;
         Ok(lines.map_err(|error| failed(error.into()))?)
+    }
+
+    /// Starts nothing from here on, whether by command, by policy or for a dependency that was met; what runs goes on.
+    ///
+    /// First step of a shutdown that has something to save before it stops the rest. There is no way back.
+    pub fn start_no_more(&self) {
+        self.inner.shared.closing.store(true, Ordering::Release);
     }
 
     /// Stops everything, dependents first, layers in parallel, and kills what is left at the deadline.

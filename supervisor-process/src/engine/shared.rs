@@ -131,7 +131,10 @@ pub(crate) struct Shared {
     /// Services that are up or on their way up; at most `max_services`.
     pub(crate) places: Mutex<HashSet<ServiceId>>,
     pub(crate) over: CancellationToken,
+    /// Nothing is started any more.
     pub(crate) closing: AtomicBool,
+    /// Everything is being stopped.
+    pub(crate) stopping: AtomicBool,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) budget: Mutex<RestartBudget>,
 }

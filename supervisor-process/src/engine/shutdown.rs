@@ -15,9 +15,10 @@ use super::shared::joined;
 
 pub(super) async fn run(engine: &Engine, deadline: Duration) -> Result<(), SupervisorError> {
     let shared = &engine.inner.shared;
-    if shared.closing.swap(true, Ordering::AcqRel) {
+    if shared.stopping.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
+    engine.start_no_more();
     let until = Instant::now() + deadline;
     let dependencies = shared.registry().dependencies();
     let attempted = dependencies.len();
