@@ -185,6 +185,8 @@ fn killed_and_not(server: &Server) {
             typed += 1;
         }
     }
+    // A change that only the server after the last kill was told of: what it says of that version is its own.
+    session.type_in("\n");
     let survived = session.outcome(server);
     assert!(session.client.said().contains("recovered in"), "{}", session.client.said());
     let (text, wrapped) = (session.text.clone(), session.client.pid());
