@@ -110,3 +110,18 @@ async fn a_supervisor_keeps_every_promise_of_what_commands_one() {
     lasting.autostart = false;
     supervisor_core::testing::control_contract::control(&supervisor, lasting).await;
 }
+
+#[tokio::test]
+async fn a_shutdown_that_is_asked_for_while_monitoring_starts_comes_to_its_end()
+-> Result<(), SupervisorError> {
+    let directory = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::builder().state_dir(directory.path().join("state")).build()?;
+    supervisor.register_service(service("sleeper")).await?;
+    let both =
+        async { tokio::join!(supervisor.start_monitoring(), supervisor.shutdown(Actor::Host)) };
+    let (_, ended) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("it ends");
+    ended?;
+    let status = supervisor.status().await;
+    assert!(status.is_err() || status.unwrap().services.iter().all(|one| one.pid.is_none()));
+    Ok(())
+}

@@ -203,6 +203,19 @@ impl Supervisor {
 }
 
 impl Inner {
+    /// Goes on to a phase, never back to one; tells whether it did.
+    ///
+    /// A shutdown may be asked for while monitoring starts, and what ends with the shutdown waits for its phase.
+    fn advance(&self, to: SupervisorPhase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let onward = *phase < to;
+            if onward {
+                *phase = to;
+            }
+            onward
+        })
+    }
+
     fn mode(&self) -> String {
         self.mode.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -122,14 +122,14 @@ impl Supervisor {
                 return Err(SupervisorError::ShuttingDown);
             }
         }
-        self.inner.phase.send_replace(SupervisorPhase::Recovering);
+        self.inner.advance(SupervisorPhase::Recovering);
         if let Some(event) = parts.recovered.event() {
             parts.sink.publish(event);
         }
         let layers = start_layers(&dependencies(parts))?;
         let (ended, result) = self.start_layers(parts, layers).await;
         parts.guarding.end_the_rest(&parts.audit).await;
-        self.inner.phase.send_replace(SupervisorPhase::Running);
+        self.inner.advance(SupervisorPhase::Running);
         let started = [
             tasks::spawn(checkpoints::run(self.downgrade())),
             tasks::spawn(shutdown::watch_critical(self.downgrade())),

@@ -60,9 +60,7 @@ impl Supervisor {
         reason: String,
         culprit: Option<ServiceId>,
     ) -> ShutdownReport {
-        let before = self.inner.phase.send_replace(SupervisorPhase::ShuttingDown);
-        if before >= SupervisorPhase::ShuttingDown {
-            self.inner.phase.send_replace(before);
+        if !self.inner.advance(SupervisorPhase::ShuttingDown) {
             return self.finished().await;
         }
         let _gate = self.inner.gate.lock().await;
@@ -70,7 +68,7 @@ impl Supervisor {
             Some(parts) => self.wind_down(parts, actor, reason, culprit).await,
             None => ShutdownReport { clean: true, culprit, reason, problems: Vec::new() },
         };
-        self.inner.phase.send_replace(SupervisorPhase::Stopped);
+        self.inner.advance(SupervisorPhase::Stopped);
         self.inner.finished.send_replace(Some(report.clone()));
         report
     }
