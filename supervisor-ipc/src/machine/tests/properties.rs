@@ -81,6 +81,10 @@ fn play(world: &mut World, moves: &[Move]) {
             Move::SendAgain(n) => {
                 if let Some(id) = world.accepted.get(*n).copied() {
                     let (options, before) = (world.options[&id], world.accepted.len());
+                    // The machine forgets what is too old step by step, also while it takes this one.
+                    for _ in 0..32 {
+                        world.machine.seen.forget(world.now);
+                    }
                     let known = world.machine.seen.get(id).is_some();
                     let writes = world.writes.remove(&id);
                     drop(world.send(id.as_u128(), options));
