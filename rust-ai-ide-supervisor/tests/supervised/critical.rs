@@ -44,14 +44,14 @@ id = "heart"
 command = "sh"
 args = ["-c", "until test -e go; do sleep 0.02; done; exit 9"]
 critical = true
-restart_policy = { type = "exponential_backoff", base_delay = "10ms", max_delay = "10ms", max_attempts = 2 }
+restart_policy = { type = "never" }
 
 [[service]]
 id = "brain"
 command = "sh"
 args = ["-c", "until test -e go; do sleep 0.02; done; exit 8"]
 critical = true
-restart_policy = { type = "exponential_backoff", base_delay = "10ms", max_delay = "10ms", max_attempts = 2 }
+restart_policy = { type = "never" }
 "#;
 
 #[test]

@@ -31,6 +31,24 @@ async fn a_killed_service_runs_again_with_another_pid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn once_nothing_more_is_started_a_crashed_service_waits_where_it_is() {
+    let world = World::new();
+    let mut spec = world.sh("svc", "exec sleep 1000");
+    spec.restart_policy = RestartPolicy::Always;
+    let id = world.up(spec).await;
+    let first = world.until_phase(&id, Phase::Running).await;
+    world.engine.start_no_more();
+    signal(first.identity.unwrap().pid, "KILL");
+    let after = world.until(&id, |state| state.phase != Phase::Running).await;
+    assert_eq!((after.phase, after.incarnation), (Phase::Backoff, first.incarnation));
+    assert!(world.engine.start(&id).await.is_err(), "by command neither");
+    world.engine.stop(&id).await.unwrap();
+    let last = world.until_phase(&id, Phase::Stopped).await;
+    assert_eq!((last.incarnation, last.restarts), (first.incarnation, 0));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn never_leaves_a_crashed_service_failed() {
     let world = World::new();
     let id = world.up(world.sh("svc", "exit 3")).await;
