@@ -16,7 +16,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::children::{self, ByPid, PidSet};
 use super::proc_fs::{Asked, Entry, ask, pids};
-use super::{Marking, marking_in};
+use super::unix::{Marking, marking_in};
 use crate::scan::SetKey;
 
 /// Numbers gone through one by one, most of them known; above it, only the processes that exist are.

@@ -62,7 +62,7 @@ impl Bystander {
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
         // Checked after it is pinned: from here on the identity cannot change.
         (super::identity_of(identity.pid)? == *identity).then_some(())?;
-        super::linux::watched(pidfd).ok().map(Self)
+        super::unix::watched(pidfd).ok().map(Self)
     }
 
     /// Waits for the end. May be called again, cancelled or not.
@@ -83,7 +83,7 @@ impl Bystander {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         // An orphan that was given to us is our child, and ours to reap.
         match rustix::process::waitid(WaitId::PidFd(self.0.get_ref().as_fd()), options) {
-            Ok(Some(status)) => Some(super::linux::exit_status(&status)),
+            Ok(Some(status)) => Some(super::unix::exit_status(&status)),
             _ => exit_of(self.0.get_ref()),
         }
     }

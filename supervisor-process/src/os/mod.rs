@@ -22,6 +22,8 @@ mod reserve;
 mod rlimits;
 #[cfg(target_os = "linux")]
 mod sched;
+#[cfg(unix)]
+mod unix;
 
 #[cfg(target_os = "linux")]
 pub(crate) use census::{Census, Moment};
@@ -41,6 +43,8 @@ pub(crate) use reserve::fill as reserve_descriptors;
 pub(crate) use rlimits::{limit, raise_open_files};
 #[cfg(target_os = "linux")]
 pub(crate) use sched::{Thread, diagnosis, processors, slowdown, threads};
+#[cfg(target_os = "linux")]
+pub(crate) use unix::{executable, is_too_large, own_group, rlimits, set_stdio, spawn_error_kind};
 
 /// Takes what is read from one pipe.
 pub(crate) trait Take: Send + std::fmt::Debug {

@@ -152,14 +152,6 @@ pub(crate) fn environment(pid: u32) -> Vec<u8> {
     }
 }
 
-/// Finds one variable in what [`environment`] gave.
-pub(crate) fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
-    environment
-        .split(|byte| *byte == 0)
-        .filter_map(|pair| std::str::from_utf8(pair).ok())
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-}
-
 /// Resident bytes and processor time in clock ticks of one process.
 pub(crate) fn usage(pid: u32) -> Option<(u64, u64)> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -189,12 +181,5 @@ mod tests {
         assert_eq!(identity_of(me).unwrap().pid, me);
         assert!(Snapshot::take().entries.iter().any(|entry| entry.pid == me));
         assert_eq!(identity_of(u32::MAX), None);
-    }
-
-    #[test]
-    fn a_variable_is_found_by_its_whole_name() {
-        let environment = b"AB=1\0A=2\0";
-        assert_eq!(variable(environment, "A"), Some("2"));
-        assert_eq!(variable(environment, "B"), None);
     }
 }

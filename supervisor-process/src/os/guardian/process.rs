@@ -124,7 +124,7 @@ pub(crate) fn ended(pid: u32) -> Ended {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match rustix::process::waitid(WaitId::Pid(pid), options) {
         Ok(None) | Err(rustix::io::Errno::INTR) => Ended::Running,
-        Ok(Some(status)) => Ended::As(crate::os::linux::exit_status(&status)),
+        Ok(Some(status)) => Ended::As(crate::os::unix::exit_status(&status)),
         Err(_) => Ended::Gone,
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn kill_child(pid: u32) {
 /// What the system said.
 pub(crate) fn signal_group(leader: u32, signal: Signal) -> io::Result<()> {
     let Some(pid) = pid_of(leader) else { return Ok(()) };
-    match rustix::process::kill_process_group(pid, crate::os::linux::native(signal)) {
+    match rustix::process::kill_process_group(pid, crate::os::unix::native(signal)) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
