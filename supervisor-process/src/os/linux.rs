@@ -179,6 +179,13 @@ impl Pinned {
         (found == *identity && !found.boot_id.is_empty()).then_some(Self(pidfd))
     }
 
+    /// Reaps it if it has ended and is our child; tells whether there is nothing left to wait for.
+    pub(crate) fn reap(&self) -> bool {
+        use std::os::fd::AsFd;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        !matches!(rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), options), Ok(None))
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         match rustix::process::pidfd_send_signal(&self.0, native(signal)) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

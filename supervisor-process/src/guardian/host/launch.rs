@@ -129,7 +129,7 @@ pub(super) async fn find_or_start(place: &Place) -> Result<Connected, ProcessErr
         match greet(&stream).await? {
             Greeted::Welcome(guardian) => {
                 if let Some(mut started) = started {
-                    // Its end is waited for through the pidfd from here on.
+                    // Its end is waited for through what pins it from here on.
                     drop(started.0.take());
                 }
                 return Ok(Connected { stream, guardian });
@@ -234,7 +234,9 @@ fn wake_or_kill(state_dir: &Path, times: u32) {
 fn start(place: &Place) -> Result<(OwnedFd, Child), ProcessError> {
     let program = match &place.program {
         GuardianProgram::Named(program) => program.clone(),
-        GuardianProgram::Itself if armed() => PathBuf::from("/proc/self/exe"),
+        GuardianProgram::Itself if armed() => {
+            os::own_program().map_err(|error| failed("finding this program's own file", error))?
+        }
         GuardianProgram::Itself => {
             return Err(refused(NOT_ARMED));
         }

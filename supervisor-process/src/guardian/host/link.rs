@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rustix::process::{PidfdFlags, Signal as Native};
+use supervisor_core::{ProcessIdentity, Signal};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
@@ -18,6 +18,7 @@ use super::super::protocol::{Reply, Request, RequestId, SetId};
 use super::super::wire::{FRAME_MAX, Incoming};
 use super::child::Run;
 use crate::os::guardian as os;
+use crate::os::{self as system, Pinned};
 
 /// Silence after which the guardian is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -71,34 +72,21 @@ pub(super) struct Link {
 pub(super) struct Guardian {
     pub(super) pid: u32,
     pub(super) start_time: u64,
-    pub(super) pidfd: OwnedFd,
+    process: Pinned,
 }
 
 impl Guardian {
     /// Pins the process at the other end.
     pub(super) fn pin(pid: u32, start_time: u64) -> io::Result<Self> {
-        let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        let number = number.ok_or(io::ErrorKind::InvalidData)?;
-        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-        let found = crate::os::Entry::read(pid).map(|entry| entry.start_time);
-        // Checked after pinning: from here on it cannot be another.
-        if found != Some(start_time) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(Self { pid, start_time, pidfd })
+        let boot_id = system::boot_id().to_owned();
+        let process = Pinned::new(&ProcessIdentity { boot_id, pid, start_time });
+        let process = process.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { pid, start_time, process })
     }
 
-    fn signal(&self, signal: Native) {
+    fn signal(&self, signal: Signal) {
         // Gone is what a kill wants, and what makes waking pointless.
-        _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
-    }
-
-    /// Reaps it if it has ended and is our child; tells whether there is nothing left to wait for.
-    fn reap(&self) -> bool {
-        use rustix::process::{WaitId, WaitIdOptions, waitid};
-        use std::os::fd::AsFd;
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        !matches!(waitid(WaitId::PidFd(self.pidfd.as_fd()), options), Ok(None))
+        drop(self.process.signal(signal));
     }
 }
 
@@ -275,7 +263,7 @@ impl Link {
                 Ok((id, reply)) => self.take(id, reply, with),
                 Err(malformed) => {
                     tracing::error!(%malformed, "the guardian is not understood; it is given up");
-                    self.guardian.signal(Native::KILL);
+                    self.guardian.signal(Signal::Kill);
                     return false;
                 }
             }
@@ -318,7 +306,7 @@ impl Link {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_micros(500);
         loop {
-            if self.guardian.reap() {
+            if self.guardian.process.reap() {
                 return true;
             }
             if Instant::now() >= deadline {
@@ -363,7 +351,7 @@ impl Patience {
                     pid = link.guardian.pid,
                     "the guardian does not answer; it is told to go on"
                 );
-                link.guardian.signal(Native::CONT);
+                link.guardian.signal(Signal::Cont);
                 LAST_CHANCE
             }
             _ => {
@@ -371,7 +359,7 @@ impl Patience {
                     pid = link.guardian.pid,
                     "the guardian does not answer; it is killed"
                 );
-                link.guardian.signal(Native::KILL);
+                link.guardian.signal(Signal::Kill);
                 LAST_CHANCE
             }
         };

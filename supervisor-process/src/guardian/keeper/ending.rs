@@ -15,14 +15,23 @@ use super::set::Set;
 use super::{Keeper, os};
 use crate::os::{Entry, Pinned, Snapshot};
 
+/// Looks at the family in a row while it changes under the eyes; only where ends of orphans have to be asked for.
+const LOOKS_MAX: u32 = 16;
+
 impl Keeper {
     /// Looks at every child once: reaps orphans that ended, and finds the sets that have become empty.
     pub(super) fn look_at_family(&mut self) {
-        let Self { children, sets, orphans, mark, .. } = self;
+        let Self { children, child_signals, sets, orphans, mark, .. } = self;
         let leaders: std::collections::HashSet<u32> =
             sets.values().filter(|set| !set.emptied).map(|set| set.leader).collect();
-        let others = children.list().filter(|pid| !leaders.contains(pid));
-        orphans.look(others, sets.values(), mark);
+        for _ in 0..LOOKS_MAX {
+            let others = children.list().filter(|pid| !leaders.contains(pid));
+            orphans.look(others, sets.values(), mark);
+            if orphans.watch(|pid| child_signals.watch(pid)) {
+                break;
+            }
+            // One ended before its end could be asked for, and what it started may not have been there to be seen.
+        }
         let mut emptied = Vec::new();
         for set in sets.values_mut().filter(|set| set.status.is_some() && !set.emptied) {
             if orphans.any_of(set.id) {
@@ -261,7 +270,7 @@ impl Keeper {
             return;
         }
         for source in set.sources.iter().flatten() {
-            self.epoll.remove(&source.pipe);
+            self.poller.remove(&source.pipe);
         }
         self.sets.remove(&id);
     }

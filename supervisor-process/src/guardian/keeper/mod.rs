@@ -31,7 +31,7 @@ use self::set::Set;
 use super::exits::ExitFile;
 use super::protocol::{Refusal, RequestId, SetId, Welcome};
 use super::{LOCK, SOCKET};
-use crate::os::guardian::{self as os, Children, Epoll, Listener, Lock, NullDevice};
+use crate::os::guardian::{self as os, ChildSignals, Children, Listener, Lock, NullDevice, Poller};
 
 /// Events taken from the system at a time.
 const BATCH: usize = 128;
@@ -60,8 +60,8 @@ const fn token(kind: Kind, id: u32) -> u64 {
 /// Everything the guardian holds.
 #[derive(Debug)]
 struct Keeper {
-    epoll: Epoll,
-    child_signals: OwnedFd,
+    poller: Poller,
+    child_signals: ChildSignals,
     children: Children,
     listener: Listener,
     /// The directory itself, so that its socket can be removed whatever its path has become.
@@ -128,7 +128,7 @@ impl Keeper {
     fn new(
         state_dir: PathBuf,
         mark: String,
-        child_signals: OwnedFd,
+        child_signals: ChildSignals,
         umask: u32,
     ) -> io::Result<Option<Self>> {
         let dir = File::open(&state_dir)?;
@@ -138,13 +138,13 @@ impl Keeper {
             return Ok(None);
         };
         let open_files = os::open_files_limit();
-        let epoll = Epoll::new(BATCH)?;
+        let poller = Poller::new(BATCH)?;
         let listener = Listener::bind(&dir, SOCKET)?;
-        epoll.add(&listener, token(Kind::Listener, 0))?;
-        epoll.add(&child_signals, token(Kind::Child, 0))?;
+        poller.add(&listener, token(Kind::Listener, 0))?;
+        poller.add(&child_signals, token(Kind::Child, 0))?;
         let pid = std::process::id();
         Ok(Some(Self {
-            epoll,
+            poller,
             child_signals,
             children: Children::open()?,
             listener,
@@ -175,7 +175,7 @@ impl Keeper {
     fn work(&mut self) {
         while !self.is_over() {
             let limit = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            for ready in self.epoll.wait(limit) {
+            for ready in self.poller.wait(limit) {
                 let id = u32::try_from(ready & u64::from(u32::MAX)).unwrap_or(0);
                 match ready >> 56 {
                     kind if kind == Kind::Child as u64 => self.on_child_signal(),
@@ -213,9 +213,7 @@ impl Keeper {
     }
 
     fn on_child_signal(&mut self) {
-        let mut bytes = [0_u8; 512];
-        // What it says of one child is not enough: several ends may be one signal. That there was one is.
-        while rustix::io::read(&self.child_signals, &mut bytes).is_ok_and(|read| read > 0) {}
+        self.child_signals.drain();
         self.family_changed = true;
     }
 
@@ -226,8 +224,8 @@ impl Keeper {
             os::Ended::As(status) => status,
             os::Ended::Gone => supervisor_core::exit::ExitStatus::Unknown,
         };
-        if let Some(pidfd) = set.pidfd.take() {
-            self.epoll.remove(&pidfd);
+        if let Some(end) = set.end.take() {
+            self.poller.remove(&end);
         }
         set.status = Some(status);
         self.ended.push(id);
@@ -241,7 +239,7 @@ impl Keeper {
         let Some(set) = self.sets.get_mut(&id) else { return };
         let Some(source) = &mut set.sources[which] else { return };
         if source.read(&mut self.buffer) == Got::End {
-            self.epoll.remove(&source.pipe);
+            self.poller.remove(&source.pipe);
             set.sources[which] = None;
         }
     }
@@ -250,7 +248,7 @@ impl Keeper {
         let Some(set) = self.sets.get_mut(&id) else { return };
         let Some(source) = &mut set.sources[which] else { return };
         if source.drain(&mut self.buffer) == Got::End {
-            self.epoll.remove(&source.pipe);
+            self.poller.remove(&source.pipe);
             set.sources[which] = None;
         }
     }
@@ -284,7 +282,7 @@ impl Keeper {
             return;
         }
         let id = self.next_peer;
-        if self.epoll.add(&socket, token(Kind::Peer, id)).is_err() {
+        if self.poller.add(&socket, token(Kind::Peer, id)).is_err() {
             return;
         }
         self.next_peer += 1;
@@ -325,7 +323,7 @@ impl Keeper {
                 continue;
             }
             let (read, write) = (!peer.is_full(), peer.waits());
-            self.epoll.change(&peer.socket, token(Kind::Peer, id), read, write);
+            self.poller.change(&peer.socket, token(Kind::Peer, id), read, write);
         }
         if self.owner.is_none() && std::mem::take(&mut self.exits_unsynced) {
             // Nobody holds these facts but the file. A disk that refuses is as if the machine had crashed later.
@@ -337,7 +335,7 @@ impl Keeper {
 
     fn remove_peer(&mut self, id: u32) {
         if let Some(peer) = self.peers.remove(&id) {
-            self.epoll.remove(&peer.socket);
+            self.poller.remove(&peer.socket);
         }
         if self.owner == Some(id) {
             self.owner = None;

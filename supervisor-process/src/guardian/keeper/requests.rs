@@ -148,7 +148,7 @@ impl Keeper {
         let (soft, hard) = self.open_files;
         spawn.limits.insert(0, (os::OPEN_FILES, soft, hard));
         let id = self.next_set;
-        spawn.limits.push(os::tag(id));
+        spawn.limits.extend(os::tag(id));
         let known = self.sets.values().find(|set| set.service == spawn.service);
         let known = known.map(|set| set.output.clone());
         let started = start::start(id, spawn, self.umask, known)?;
@@ -162,13 +162,13 @@ impl Keeper {
         let sources = [(Kind::Stdout, &set.sources[0]), (Kind::Stderr, &set.sources[1])];
         for (kind, source) in sources {
             if let Some(source) = source
-                && let Err(error) = self.epoll.add(&source.pipe, token(kind, set.id))
+                && let Err(error) = self.poller.add(&source.pipe, token(kind, set.id))
             {
                 self.log.say(&format!("output of {} is not read: {error}", set.service));
             }
         }
-        if let Some(pidfd) = &set.pidfd
-            && let Err(error) = self.epoll.add(pidfd, token(Kind::Leader, set.id))
+        if let Some(end) = &set.end
+            && let Err(error) = self.poller.add(end, token(Kind::Leader, set.id))
         {
             self.log.say(&format!("the end of {} will be noticed late: {error}", set.service));
         }

@@ -27,8 +27,8 @@ pub(super) struct Set {
     pub(super) policy: HostDeathPolicy,
     pub(super) leader: u32,
     pub(super) start_time: u64,
-    /// Pins the leader and tells of its end; closed once it has ended.
-    pub(super) pidfd: Option<OwnedFd>,
+    /// Readable once the leader has ended; closed then.
+    pub(super) end: Option<OwnedFd>,
     pub(super) output: Output,
     /// Standard output and error, as far as they are read here and not at their end.
     pub(super) sources: [Option<Source>; 2],

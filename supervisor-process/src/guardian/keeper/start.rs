@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::pipe::PipeFlags;
 use supervisor_core::config::HostDeathPolicy;
 use supervisor_core::status::OutputStream;
 
@@ -31,14 +30,13 @@ struct Pipes {
 }
 
 fn pipes(channel: bool) -> io::Result<Pipes> {
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
     let stdin = if channel {
-        let (reads, writes) = pipe()?;
+        let (reads, writes) = os::pipe()?;
         (Some(writes), reads)
     } else {
         (None, rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)
     };
-    Ok(Pipes { stdin, stdout: pipe()?, stderr: pipe()? })
+    Ok(Pipes { stdin, stdout: os::pipe()?, stderr: os::pipe()? })
 }
 
 fn refused(step: Step, error: &io::Error) -> Refused {
@@ -85,7 +83,7 @@ pub(super) fn start(
         policy: spawn.policy,
         leader: launched.pid,
         start_time,
-        pidfd: Some(launched.pidfd),
+        end: Some(launched.end),
         output: output::begin(&spawn.capture, known),
         sources: [None, None],
         channel: None,

@@ -1,12 +1,23 @@
-//! Linux: what the guardian and its host need of the system beyond what the rest of the crate needs.
+//! What the guardian and its host need of the system beyond what the rest of the crate needs.
+//!
+//! `linux/` and `macos/` have the same names in them; the files beside them are for both.
 
-mod launch;
+#[cfg(target_os = "linux")]
+mod linux;
+mod plan;
 mod process;
 mod socket;
 
-pub(crate) use launch::{NullDevice, Plan, Refused, Step, launch};
+#[cfg(target_os = "linux")]
+use linux as system;
+
+pub(crate) use plan::{NullDevice, Plan, Refused, Step};
 pub(crate) use process::{
-    Children, Ended, Lock, OPEN_FILES, descriptors_max, ended, kill_child, open_files_limit,
-    prepare, reap, signal_group, tag, tagged,
+    Ended, Lock, OPEN_FILES, descriptors_max, ended, kill_child, open_files_limit, reap,
+    signal_group,
 };
-pub(crate) use socket::{Epoll, Listener, connect, is_gone, pair, peer, receive, send};
+pub(crate) use socket::{Listener, connect, receive, send};
+pub(crate) use system::{
+    ADOPTS, ChildSignals, Children, Poller, is_gone, launch, own_program, pair, peer, pipe,
+    prepare, tag, tagged,
+};

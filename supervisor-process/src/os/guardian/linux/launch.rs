@@ -3,72 +3,16 @@
 //! The child is made with `CLONE_VM | CLONE_VFORK`, as `posix_spawn` makes its own: nothing is copied, we stand still
 //! until it has become the program, and what went wrong is simply written where we can read it.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use super::super::plan::{Launched, Plan, Refused, Step, pointers};
 
 /// Bytes of stack the child gets until it is the program; it calls a dozen system calls and nothing deep.
 const STACK: usize = 64 * 1024;
 /// Highest signal number there is, real-time ones included.
 const SIGNAL_MAX: c_int = 64;
-
-/// What could not be done between fork and exec.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Step {
-    /// No process could be made.
-    Fork = 0,
-    /// The working directory could not be entered.
-    WorkingDir = 1,
-    /// A descriptor could not be put in its place.
-    Descriptors = 2,
-    /// A resource limit was refused.
-    Limit = 3,
-    /// The program could not be executed.
-    Exec = 4,
-}
-
-impl Step {
-    /// Gives the step with this number.
-    pub(crate) const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::Fork,
-            1 => Self::WorkingDir,
-            2 => Self::Descriptors,
-            3 => Self::Limit,
-            4 => Self::Exec,
-            _ => return None,
-        })
-    }
-}
-
-/// A start that failed: where, and what the system said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) step: Step,
-    pub(crate) errno: i32,
-}
-
-/// What is started, and as what.
-#[derive(Debug)]
-pub(crate) struct Plan<'a> {
-    pub(crate) program: &'a CStr,
-    pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
-    pub(crate) working_dir: &'a CStr,
-    /// Become standard input, output and error; nothing else stays open.
-    pub(crate) stdio: [BorrowedFd<'a>; 3],
-    /// Resource, soft and hard value; in this order.
-    pub(crate) limits: &'a [(u32, u64, u64)],
-    pub(crate) umask: u32,
-}
-
-/// A program that runs: its pid, and a descriptor that pins it.
-#[derive(Debug)]
-pub(crate) struct Launched {
-    pub(crate) pid: u32,
-    pub(crate) pidfd: OwnedFd,
-}
 
 /// The plan as the child needs it: pointers made before there is a child, which must not allocate.
 struct Shared {
@@ -82,10 +26,6 @@ struct Shared {
     umask: u32,
     failed_step: u8,
     failed_errno: c_int,
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// Starts a program in a session of its own, with clean signals and only the three descriptors of the plan.
@@ -131,11 +71,11 @@ pub(crate) fn launch(plan: &Plan<'_>) -> Result<Launched, Refused> {
     // SAFETY: the call above succeeded and wrote a new descriptor that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     if shared.failed_errno != 0 {
-        super::reap(number);
+        super::super::reap(number);
         let step = Step::from_number(shared.failed_step).unwrap_or(Step::Exec);
         return Err(Refused { step, errno: shared.failed_errno });
     }
-    Ok(Launched { pid: number, pidfd })
+    Ok(Launched { pid: number, end: pidfd })
 }
 
 /// Runs in the child; calls only what is safe between fork and exec, and touches no memory but `Shared`.
@@ -214,23 +154,4 @@ unsafe fn arrange(plan: &Shared) -> Result<(), Step> {
         }
     }
     Ok(())
-}
-
-/// The null device, for standard input of services without a channel.
-pub(crate) struct NullDevice;
-
-impl NullDevice {
-    /// Puts the null device in the place of our own standard descriptors and gives what was standard input.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub(crate) fn take_over() -> io::Result<OwnedFd> {
-        let given = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-        let flags = rustix::fs::OFlags::RDWR;
-        let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?;
-        rustix::stdio::dup2_stdin(&null)?;
-        rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(&null)?;
-        Ok(given)
-    }
 }

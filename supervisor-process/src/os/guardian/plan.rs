@@ -1,0 +1,88 @@
+//! What is started, what may go wrong on the way, and what comes of it.
+
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// What could not be done between fork and exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// No process could be made.
+    Fork = 0,
+    /// The working directory could not be entered.
+    WorkingDir = 1,
+    /// A descriptor could not be put in its place.
+    Descriptors = 2,
+    /// A resource limit was refused.
+    Limit = 3,
+    /// The program could not be executed.
+    Exec = 4,
+}
+
+impl Step {
+    /// Gives the step with this number.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Fork,
+            1 => Self::WorkingDir,
+            2 => Self::Descriptors,
+            3 => Self::Limit,
+            4 => Self::Exec,
+            _ => return None,
+        })
+    }
+}
+
+/// A start that failed: where, and what the system said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) step: Step,
+    pub(crate) errno: i32,
+}
+
+/// What is started, and as what.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) arguments: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    pub(crate) working_dir: &'a CStr,
+    /// Become standard input, output and error; nothing else stays open.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Resource, soft and hard value; in this order.
+    pub(crate) limits: &'a [(u32, u64, u64)],
+    pub(crate) umask: u32,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: u32,
+    /// Readable once it has ended.
+    pub(crate) end: OwnedFd,
+}
+
+/// Gives an array as `execve` wants it; it is valid as long as the strings are where they are.
+pub(super) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// The null device, for standard input of services without a channel.
+pub(crate) struct NullDevice;
+
+impl NullDevice {
+    /// Puts the null device in the place of our own standard descriptors and gives what was standard input.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn take_over() -> io::Result<OwnedFd> {
+        let given = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+        let flags = rustix::fs::OFlags::RDWR;
+        let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        Ok(given)
+    }
+}
