@@ -114,6 +114,11 @@ impl Client {
         self.child.id()
     }
 
+    /// The servers that run now: what the process that carries the session has started.
+    pub(crate) fn servers(&self) -> Vec<u32> {
+        children_of(self.pid()).into_iter().flat_map(children_of).collect()
+    }
+
     /// The message that came last, byte for byte.
     pub(crate) fn last_body(&self) -> &str {
         &self.last

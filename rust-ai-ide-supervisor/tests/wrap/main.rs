@@ -11,6 +11,7 @@
 mod client;
 mod crashes;
 mod fake;
+mod gone;
 mod nonsense;
 mod real;
 

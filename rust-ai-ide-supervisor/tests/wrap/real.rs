@@ -170,7 +170,7 @@ fn killed_and_not(server: &Server) {
         }
         // poll: the random moment of the kill; `Server::pause` at most.
         pause(random.u64(0..server.pause));
-        if let Some(pid) = children_of(session.client.pid()).first() {
+        if let Some(pid) = session.client.servers().first() {
             kill(*pid);
             killed += 1;
         }

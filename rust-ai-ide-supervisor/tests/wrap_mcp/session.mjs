@@ -64,14 +64,15 @@ client.onclose = () => {
 let current = null;
 // Kills since anything was answered: five starts in a row that come to nothing are given up, and rightly so.
 let streak = 0;
-const children = () => {
+const childrenOf = (pid) => {
   try {
-    const pid = transport.pid;
     return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
   } catch {
     return [];
   }
 };
+// The server is a child of the process that carries the session, which is a child of the one that was started.
+const children = () => childrenOf(transport.pid).flatMap(childrenOf);
 const kill = async (after) => {
   await sleep(after);
   for (;;) {

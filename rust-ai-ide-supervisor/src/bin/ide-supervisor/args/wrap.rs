@@ -28,6 +28,9 @@ pub(crate) struct Wrap {
     /// Directory in which `status`, `channels`, `events` and `audit` show the server; one for each wrapped server.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Pid of the process that watches this one: how it starts itself again.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) watched_by: Option<u32>,
     /// The server and its arguments, after `--`; with --config those of the service by default.
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "config")]
     pub(crate) command: Vec<String>,

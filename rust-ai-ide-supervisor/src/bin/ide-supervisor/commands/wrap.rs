@@ -22,7 +22,14 @@ use crate::os;
 use crate::output::{self, progress};
 
 /// Runs the session and ends the process, with the server's own exit code where it ended by itself.
+///
+/// Where the system allows it a second process watches this one, so that a kill of either ends the server.
 pub(crate) fn run(wrap: &Wrap) -> ExitCode {
+    if wrap.watched_by.is_none()
+        && let Some(code) = os::watch()
+    {
+        return ExitCode::from(code);
+    }
     let ended = session(wrap).and_then(|(end, name)| judge(end, &name));
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -50,12 +57,15 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
     let end = runtime.block_on(async {
         let entropy = SystemEntropy::new();
         let mark = format!("wrap-{}-{:016x}", std::process::id(), entropy.next_u64());
+        let watcher = wrap.watched_by.map(os::Watcher::find).transpose();
+        let mut watcher = watcher.map_err(|error| failed("cannot start", &error))?;
         let spawner = SystemSpawner::new(mark, None, true)
             .map_err(|error| failed("cannot start", &error))?
             .pass_stderr();
         let spawner = Arc::new(spawner);
         let stop =
             os::asked_to_end().map_err(|error| failed("cannot listen for signals", &error))?;
+        let hung_up = os::hung_up().map_err(|error| failed("cannot listen for signals", &error))?;
         let input =
             os::client_input().map_err(|error| failed("cannot read standard input", &error))?;
         let output =
@@ -75,14 +85,22 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
             }
         };
         let down = recorder.as_ref().map(Recorder::asked_to_end);
-        let stop = async move {
+        let down = async move {
             match down {
-                None => stop.await,
-                Some(down) => tokio::select! { () = stop => {}, () = down => {} },
+                Some(down) => down.await,
+                None => std::future::pending().await,
             }
         };
+        let stop = async move {
+            tokio::select! { () = stop => {}, () = hung_up => {}, () = down => {} }
+        };
         let mut told = Told { name: name.clone(), recorder };
-        let end = session.run(input, output, &mut told, stop).await;
+        let end = tokio::select! {
+            end = session.run(input, output, &mut told, stop) => end,
+            // Dropped with it, the server's set is killed.
+            () = gone(watcher.as_mut()) => WrapEnd::ClientLeft(None),
+        };
+        os::end_descendants().await;
         if let Some(recorder) = told.recorder.take() {
             recorder.close().await;
         }
@@ -93,6 +111,14 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
     // A thread that waits for standard input cannot be woken; it ends with the process.
     runtime.shutdown_background();
     Ok((end?, name))
+}
+
+/// Waits for the end of the process that watches this one.
+async fn gone(watcher: Option<&mut os::Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Gives what to run, and whether its own restart policy was asked for.

@@ -26,6 +26,12 @@ pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+/// Gives a future that ends when the terminal is gone (SIGHUP), or when a stopped process lost its last parent.
+pub(crate) fn hung_up() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move { _ = hangup.recv().await })
+}
+
 /// Where the client's bytes come from.
 pub(crate) type ClientInput = Box<dyn tokio::io::AsyncRead + Unpin + Send>;
 /// Where the client's bytes go.

@@ -19,6 +19,11 @@ pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+/// Gives a future that never ends: a console that closes is a request to end.
+pub(crate) fn hung_up() -> io::Result<impl Future<Output = ()> + Send> {
+    Ok(std::future::pending())
+}
+
 /// Where the client's bytes come from.
 pub(crate) type ClientInput = Box<dyn tokio::io::AsyncRead + Unpin + Send>;
 /// Where the client's bytes go.
