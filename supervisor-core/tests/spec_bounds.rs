@@ -344,6 +344,18 @@ fn ceilings_and_capture_have_a_least_and_a_greatest_value() {
     bounds("limits.open_files", vec![files(16), files(u64::MAX)], vec![files(15), files(0)]);
     let processes = |n| limits(|of, n| of.processes = Some(n), n);
     bounds("limits.processes", vec![processes(1), processes(u64::MAX)], vec![processes(0)]);
+    let nice = |n: i32| set(move |spec| spec.limits.nice = Some(n));
+    bounds(
+        "limits.nice",
+        vec![nice(-20), nice(0), nice(19)],
+        vec![nice(-21), nice(20), nice(i32::MIN), nice(i32::MAX)],
+    );
+    let score = |n: i32| set(move |spec| spec.limits.oom_score_adj = Some(n));
+    bounds(
+        "limits.oom_score_adj",
+        vec![score(-1000), score(0), score(1000)],
+        vec![score(-1001), score(1001), score(i32::MIN), score(i32::MAX)],
+    );
     let capture = |change: fn(&mut CaptureLimits, u64), value: u64| {
         set(move |spec| change(&mut spec.capture, value))
     };

@@ -7,6 +7,7 @@ mod clock;
 mod command;
 mod engine;
 pub mod guardian;
+mod importance;
 mod notify;
 mod os;
 mod probe;

@@ -136,6 +136,7 @@ impl SystemSpawner {
             reason: "its identity cannot be read".to_owned(),
             source: None,
         })?;
+        os::rank(pid, &spec.limits).report(spec);
         let output = self.output(&request.service, spec);
         let mut pipes = Pipes::default();
         let mut stdio = None;

@@ -28,6 +28,31 @@ async fn the_systems_spawner_keeps_every_promise_of_a_spawner() {
     process_contract::spawner(&spawner, lasting, missing).await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn niceness_and_oom_score_are_set_when_a_start_returns() {
+    let mark = format!("contract-rank-{}", std::process::id());
+    let spawner = SystemSpawner::new(mark, None, false).unwrap();
+    // A program with a thread of its own by then would be ranked with it; `sleep` has none, and is what it is asked to be.
+    let mut spec = ServiceSpec::new("svc", "sleep").unwrap();
+    spec.args = vec!["600".into()];
+    (spec.limits.nice, spec.limits.oom_score_adj) = (Some(15), Some(900));
+    let request = SpawnRequest {
+        service: spec.service_id().unwrap(),
+        incarnation: Incarnation(1),
+        spec: Arc::new(spec),
+        extra_environment: Vec::new(),
+    };
+    let child = spawner.spawn(request).await.unwrap();
+    let pid = child.identity().pid;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let nice = stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap();
+    assert_eq!(nice, "15", "{stat}");
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "900");
+    child.kill_set(Duration::from_secs(10)).await;
+}
+
 #[tokio::test]
 async fn the_systems_table_keeps_every_promise_of_a_process_table() {
     let mark = format!("contract-table-{}", std::process::id());

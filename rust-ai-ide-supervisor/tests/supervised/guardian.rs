@@ -129,6 +129,44 @@ on_host_death = "outlive"
 }
 
 #[test]
+fn what_takes_a_privilege_that_is_missing_is_a_warning_and_the_service_runs() {
+    use std::process::{Command, Stdio};
+    let without = ["--bounding-set=-sys_nice,-sys_resource", "--inh-caps=-sys_nice,-sys_resource"];
+    let tried = Command::new("setpriv").args(without).arg("true").stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        println!("skipped: it takes setpriv and the right to give up rights");
+        return;
+    }
+    for guardian in [true, false] {
+        let mut place = Place::new(
+            r#"
+[[service]]
+id = "wishes"
+command = "sh"
+args = ["-c", "nice; cat /proc/self/oom_score_adj; exec sleep 600"]
+limits = { nice = -10, oom_score_adj = -900 }
+"#,
+        );
+        let mut up = Command::new("setpriv");
+        up.args(without).arg(super::place::PROGRAM).arg("up").current_dir(place.dir.path());
+        if !guardian {
+            up.arg("--no-guardian");
+        }
+        up.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        place.up = Some(up.spawn().unwrap());
+        place.until("it runs", |status| Place::service(status, "wishes")["ready"] == true);
+        place.run(&["down"]);
+        let output = place.up.take().unwrap().wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        for field in ["limits.nice", "limits.oom_score_adj"] {
+            assert!(said.contains(field), "{field}, guardian {guardian}: {said}");
+        }
+        assert!(said.contains("wishes") && said.contains("inherited"), "{said}");
+        assert_eq!(place.marked(), 0);
+    }
+}
+
+#[test]
 fn a_killed_guardian_is_replaced_without_a_second_copy_and_that_is_said() {
     let mut place = Place::new(MIXED);
     place.up();

@@ -42,6 +42,17 @@ pub struct ResourceLimits {
     /// Processes of the user (RLIMIT_NPROC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
+    /// Niceness, -20 (served first) to 19 (served last); inherited when absent. A negative one takes a privilege
+    /// (Linux: CAP_SYS_NICE or RLIMIT_NICE); where it is refused the service runs with what it inherited, and that is logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = -20, max = 19)))]
+    pub nice: Option<i32>,
+    /// Linux: how soon the kernel ends it for want of memory, -1000 (never) to 1000 (first); inherited when absent. Below
+    /// what is inherited it takes CAP_SYS_RESOURCE; where it is refused the service runs with what it inherited, and that
+    /// is logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = -1000, max = 1000)))]
+    pub oom_score_adj: Option<i32>,
     /// What is done beyond `memory` or `cpu`.
     pub beyond: BeyondLimit,
 }
@@ -62,6 +73,13 @@ impl ResourceLimits {
         }
         if self.processes == Some(0) {
             return Err(ConfigError::invalid("limits.processes", "0", "1 or more"));
+        }
+        if let Some(nice) = self.nice.filter(|nice| !(-20..=19).contains(nice)) {
+            return Err(ConfigError::invalid("limits.nice", nice.to_string(), "-20 to 19"));
+        }
+        if let Some(score) = self.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+            let given = score.to_string();
+            return Err(ConfigError::invalid("limits.oom_score_adj", given, "-1000 to 1000"));
         }
         Ok(())
     }

@@ -143,6 +143,8 @@ pub(super) struct Spawn {
     pub(super) channel: bool,
     /// Resource, soft and hard value.
     pub(super) limits: Vec<(u32, u64, u64)>,
+    pub(super) nice: Option<i32>,
+    pub(super) oom_score_adj: Option<i32>,
     pub(super) capture: Capture,
 }
 
@@ -251,6 +253,9 @@ impl Spawn {
         writer.list(&self.limits, |writer, (resource, soft, hard)| {
             writer.u32(*resource).u64(*soft).u64(*hard);
         });
+        for wish in [self.nice, self.oom_score_adj] {
+            writer.u8(wish.is_some().into()).i32(wish.unwrap_or(0));
+        }
         let capture = &self.capture;
         writer.bytes(&capture.directory).u64(capture.max_bytes).u32(capture.files);
         writer.u64(capture.max_line).u64(capture.max_rate.map_or(0, |rate| rate.max(1)));
@@ -268,6 +273,8 @@ impl Spawn {
             working_dir: reader.bytes()?,
             channel: reader.u8()? != 0,
             limits: reader.list(|reader| Ok((reader.u32()?, reader.u64()?, reader.u64()?)))?,
+            nice: wish(reader)?,
+            oom_score_adj: wish(reader)?,
             capture: Capture {
                 directory: reader.bytes()?,
                 max_bytes: reader.u64()?,
@@ -278,6 +285,11 @@ impl Spawn {
             },
         })
     }
+}
+
+fn wish(reader: &mut Reader<'_>) -> Result<Option<i32>, Malformed> {
+    let (given, value) = (reader.u8()? != 0, reader.i32()?);
+    Ok(given.then_some(value))
 }
 
 /// A process a kill left behind.
@@ -314,8 +326,9 @@ pub(super) struct Exit {
 /// What a guardian says: answers to requests, and what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// A program runs. Its channel's pipes travel with the frame, if it has one.
-    Started { set: SetId, pid: u32, start_time: u64, channel: bool },
+    /// A program runs. Its channel's pipes travel with the frame, if it has one. Niceness and OOM score may have been
+    /// refused, each with this number of the system, 0 for none.
+    Started { set: SetId, pid: u32, start_time: u64, channel: bool, refused: [i32; 2] },
     /// A program could not be started.
     NotStarted { step: u8, errno: i32 },
     /// It was done, or the system refused.
@@ -337,9 +350,10 @@ impl Reply {
             writer.u8(number).u32(id);
         };
         match self {
-            Self::Started { set, pid, start_time, channel } => {
+            Self::Started { set, pid, start_time, channel, refused: [nice, score] } => {
                 kind(1);
                 writer.u32(*set).u32(*pid).u64(*start_time).u8((*channel).into());
+                writer.i32(*nice).i32(*score);
             }
             Self::NotStarted { step, errno } => {
                 kind(2);
@@ -382,6 +396,7 @@ impl Reply {
                 pid: reader.u32()?,
                 start_time: reader.u64()?,
                 channel: reader.u8()? != 0,
+                refused: [reader.i32()?, reader.i32()?],
             },
             2 => Self::NotStarted { step: reader.u8()?, errno: reader.i32()? },
             3 => Self::Done { errno: reader.i32()? },

@@ -26,6 +26,8 @@ fn spawn() -> Request {
         working_dir: b"/".to_vec(),
         channel: true,
         limits: vec![(7, 16, 32)],
+        nice: Some(-20),
+        oom_score_adj: None,
         capture: Capture {
             directory: b"/logs".to_vec(),
             max_bytes: 1,
@@ -64,7 +66,7 @@ fn replies() -> Vec<Reply> {
         exit: Some(exit(ExitStatus::Signal(9))),
     };
     vec![
-        Reply::Started { set: 1, pid: 2, start_time: 3, channel: true },
+        Reply::Started { set: 1, pid: 2, start_time: 3, channel: true, refused: [13, 0] },
         Reply::NotStarted { step: 4, errno: 2 },
         Reply::Done { errno: 1 },
         Reply::Killed { killed: 2, left: vec![Left { pid: 5, start_time: 6, state: 'D' }] },

@@ -8,6 +8,7 @@ mod children;
 mod exit_info;
 #[cfg(target_os = "linux")]
 pub(crate) mod guardian;
+mod importance;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -29,6 +30,7 @@ mod unix;
 pub(crate) use census::{Census, Moment};
 #[cfg(target_os = "linux")]
 pub(crate) use exit_info::Bystander;
+pub(crate) use importance::rank;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "linux")]

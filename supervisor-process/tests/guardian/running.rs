@@ -139,6 +139,30 @@ async fn a_child_starts_with_clean_signals_its_own_session_and_no_descriptor_of_
     den.nothing_left().await;
 }
 
+#[tokio::test]
+async fn niceness_and_oom_score_are_a_programs_from_its_first_instruction_on() {
+    let den = Den::new();
+    let spawner = den.spawner().await;
+    let seen = den.path().join("seen");
+    let script = format!("nice > {0}; cat /proc/self/oom_score_adj >> {0}", seen.display());
+    let before = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let mut spec = sh("svc", &script, Die);
+    (spec.limits.nice, spec.limits.oom_score_adj) = (Some(15), Some(900));
+    // A limit that leaves no descriptor to open with must not be in the way.
+    spec.limits.open_files = Some(16);
+    let child = spawn(&spawner, spec, 1).await;
+    assert_eq!(within(child.wait()).await, ExitStatus::Code(0));
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "15\n900\n");
+    let child = spawn(&spawner, sh("svc", &script, Die), 2).await;
+    assert_eq!(within(child.wait()).await, ExitStatus::Code(0));
+    let inherited = std::fs::read_to_string(&seen).unwrap();
+    assert!(!inherited.starts_with("15\n"), "what one service asks for is not the next one's");
+    assert!(inherited.ends_with(&format!("\n{before}")), "{inherited}");
+    drop(child);
+    within(spawner.close()).await;
+    den.nothing_left().await;
+}
+
 pub(crate) fn with_channel(mut spec: ServiceSpec) -> ServiceSpec {
     let (transport, framing) = (TransportKind::Stdio, FramingKind::Length);
     spec.channel = Some(ChannelBinding { transport, framing, path: None, address: None });

@@ -30,6 +30,7 @@ use super::protocol::{Capture, Held, Reply, Request, Spawn};
 use super::{GuardianNews, GuardianProgram, exits};
 use crate::capture::read_tail;
 use crate::command::{environment, judge_spawn_error, service_program};
+use crate::importance::Refusals;
 use crate::os::guardian::Step;
 use crate::os::{self, Entry};
 use crate::scan::SetKey;
@@ -330,6 +331,8 @@ impl GuardianSpawner {
                 .as_ref()
                 .is_some_and(|channel| channel.transport == TransportKind::Stdio),
             limits: os::rlimits(&spec.limits),
+            nice: spec.limits.nice,
+            oom_score_adj: spec.limits.oom_score_adj,
             capture: self.capture(&request.service, spec),
         })
     }
@@ -360,17 +363,19 @@ impl GuardianSpawner {
         link: &Arc<Link>,
         spawn: &Request,
         key: SetKey,
-        policy: HostDeathPolicy,
+        spec: &ServiceSpec,
     ) -> Result<Result<GuardianChild, (u8, i32)>, Lost> {
         let (given, taken) = oneshot::channel();
+        let policy = spec.on_host_death;
         let take = move |link: &Arc<Link>, answer: Answer| {
             let result = match answer.reply {
-                Reply::Started { set, pid, start_time, .. } => {
+                Reply::Started { set, pid, start_time, refused, .. } => {
                     let boot_id = os::boot_id().to_owned();
                     let identity = ProcessIdentity { boot_id, pid, start_time };
                     Ok(Unclaimed {
                         run: Run::new(link, (set, identity), key, policy, answer.with),
                         claimed: false,
+                        refusals: Refusals::of_errnos(refused),
                     })
                 }
                 Reply::NotStarted { step, errno } => Err((step, errno)),
@@ -384,7 +389,10 @@ impl GuardianSpawner {
             result = taken => result.map_err(|_| Lost)?,
             () = link.lost.cancelled() => return Err(Lost),
         };
-        Ok(result.map(Unclaimed::claim))
+        Ok(result.map(|unclaimed| {
+            unclaimed.refusals.report(spec);
+            unclaimed.claim()
+        }))
     }
 }
 
@@ -392,6 +400,7 @@ impl GuardianSpawner {
 struct Unclaimed {
     run: Arc<Run>,
     claimed: bool,
+    refusals: Refusals,
 }
 
 impl Unclaimed {
@@ -460,7 +469,7 @@ impl ProcessSpawner for GuardianSpawner {
             let link = self.link().await;
             let link = link.map_err(|error| gone(supervisor_core::error::chain(&error)))?;
             let key = self.key(&request.service, request.incarnation);
-            match self.start(&link, &spawn, key, spec.on_host_death).await {
+            match self.start(&link, &spawn, key, spec).await {
                 Ok(Ok(child)) => return Ok(Box::new(child)),
                 Ok(Err(refused)) => return Err(judge(spec, refused)),
                 // What may have come of it is ended before another is tried: no second copy.

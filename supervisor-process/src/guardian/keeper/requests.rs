@@ -120,11 +120,12 @@ impl Keeper {
             Ok((id, started)) => {
                 let set = &started.set;
                 let channel = started.channel.is_some();
-                let (pid, start_time) = (set.leader, set.start_time);
+                let (pid, start_time, refused) = (set.leader, set.start_time, started.refused);
                 self.sets.insert(id, started.set);
                 let with = started.channel.map(Vec::from).unwrap_or_default();
                 if let Some(owner) = self.owner.and_then(|owner| self.peers.get_mut(&owner)) {
-                    owner.say(&Reply::Started { set: id, pid, start_time, channel }, to, with);
+                    let reply = Reply::Started { set: id, pid, start_time, channel, refused };
+                    owner.say(&reply, to, with);
                 }
             }
             Err(Refused { step, errno }) => {
@@ -185,6 +186,7 @@ impl Keeper {
             pid: set.leader,
             start_time: set.start_time,
             channel: copies.is_some(),
+            refused: [0; 2],
         };
         if let Some(owner) = self.owner.and_then(|owner| self.peers.get_mut(&owner)) {
             owner.say(&reply, to, copies.map(Vec::from).unwrap_or_default());

@@ -20,6 +20,8 @@ pub(super) struct Started {
     pub(super) set: Set,
     /// The host's ends of a channel: what it writes to and what it reads.
     pub(super) channel: Option<[OwnedFd; 2]>,
+    /// Niceness and OOM score, as far as the system refused them.
+    pub(super) refused: [i32; 2],
 }
 
 /// Our end and the child's end of each standard stream.
@@ -72,6 +74,8 @@ pub(super) fn start(
         working_dir: &working_dir,
         stdio: [pipes.stdin.1.as_fd(), pipes.stdout.1.as_fd(), pipes.stderr.1.as_fd()],
         limits: &spawn.limits,
+        nice: spawn.nice,
+        oom_score_adj: spawn.oom_score_adj,
         umask,
     })?;
     // It is our unreaped child, so there is an entry even if it has ended by now.
@@ -108,7 +112,7 @@ pub(super) fn start(
     {
         set.channel = copies(stdin, stdout).ok();
     }
-    Ok(Started { set, channel })
+    Ok(Started { set, channel, refused: launched.refused })
 }
 
 /// Copies of a channel's ends.

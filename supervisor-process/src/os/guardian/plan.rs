@@ -52,6 +52,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// Resource, soft and hard value; in this order.
     pub(crate) limits: &'a [(u32, u64, u64)],
+    /// Niceness; inherited when absent.
+    pub(crate) nice: Option<i32>,
+    /// How soon it is ended for want of memory; inherited when absent.
+    pub(crate) oom_score_adj: Option<i32>,
     pub(crate) umask: u32,
 }
 
@@ -61,6 +65,8 @@ pub(crate) struct Launched {
     pub(crate) pid: u32,
     /// Readable once it has ended.
     pub(crate) end: OwnedFd,
+    /// What the system said to niceness and OOM score, 0 where it granted them: neither is a reason not to start.
+    pub(crate) refused: [i32; 2],
 }
 
 /// Gives an array as `execve` wants it; it is valid as long as the strings are where they are.

@@ -23,7 +23,12 @@ struct Shared {
     stdio: [RawFd; 3],
     limits: *const (u32, u64, u64),
     limit_count: usize,
+    nice: Option<c_int>,
+    /// The score in digits.
+    oom_score: *const c_char,
+    oom_score_len: usize,
     umask: u32,
+    refused: [c_int; 2],
     failed_step: u8,
     failed_errno: c_int,
 }
@@ -35,6 +40,7 @@ struct Shared {
 #[expect(unsafe_code, reason = "clone with a child function is not wrapped by anything we use")]
 pub(crate) fn launch(plan: &Plan<'_>) -> Result<Launched, Refused> {
     let (arguments, environment) = (pointers(plan.arguments), pointers(plan.environment));
+    let oom_score = plan.oom_score_adj.map(|score| score.to_string()).unwrap_or_default();
     let mut shared = Shared {
         program: plan.program.as_ptr(),
         arguments: arguments.as_ptr(),
@@ -43,7 +49,11 @@ pub(crate) fn launch(plan: &Plan<'_>) -> Result<Launched, Refused> {
         stdio: plan.stdio.map(|end| end.as_raw_fd()),
         limits: plan.limits.as_ptr(),
         limit_count: plan.limits.len(),
+        nice: plan.nice,
+        oom_score: oom_score.as_ptr().cast(),
+        oom_score_len: oom_score.len(),
         umask: plan.umask,
+        refused: [0; 2],
         failed_step: 0,
         failed_errno: 0,
     };
@@ -75,7 +85,7 @@ pub(crate) fn launch(plan: &Plan<'_>) -> Result<Launched, Refused> {
         let step = Step::from_number(shared.failed_step).unwrap_or(Step::Exec);
         return Err(Refused { step, errno: shared.failed_errno });
     }
-    Ok(Launched { pid: number, end: pidfd })
+    Ok(Launched { pid: number, end: pidfd, refused: shared.refused })
 }
 
 /// Runs in the child; calls only what is safe between fork and exec, and touches no memory but `Shared`.
@@ -92,6 +102,7 @@ extern "C" fn become_program(argument: *mut c_void) -> c_int {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::setsid();
         libc::umask(plan.umask);
+        rank(plan);
         if let Err(step) = arrange(plan) {
             plan.failed_step = step as u8;
             plan.failed_errno = (*libc::__errno_location()).max(1);
@@ -121,6 +132,28 @@ pub(super) fn default_signals() {
                 std::ptr::null_mut::<u64>(),
                 8_usize,
             );
+        }
+    }
+}
+
+/// Sets niceness and OOM score, and notes what was refused. Before the limits, which may leave no descriptor to open.
+#[expect(unsafe_code, reason = "raw system calls between fork and exec")]
+unsafe fn rank(plan: &mut Shared) {
+    // SAFETY: as for the caller, which hands its own `Shared` through; the score's digits are counted.
+    unsafe {
+        if let Some(nice) = plan.nice
+            && libc::setpriority(libc::PRIO_PROCESS, 0, nice) != 0
+        {
+            plan.refused[0] = (*libc::__errno_location()).max(1);
+        }
+        if plan.oom_score_len > 0 {
+            // Ours alone although the memory is the guardian's for now: a child of vfork has a score of its own.
+            let path = c"/proc/self/oom_score_adj".as_ptr();
+            let file = libc::open(path, libc::O_WRONLY | libc::O_CLOEXEC);
+            if file < 0 || libc::write(file, plan.oom_score.cast(), plan.oom_score_len) < 0 {
+                plan.refused[1] = (*libc::__errno_location()).max(1);
+            }
+            libc::close(file);
         }
     }
 }
