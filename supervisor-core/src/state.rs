@@ -122,6 +122,9 @@ pub struct ServiceState {
     /// Restarts beyond the restart intensity since it was last stable; the exponent of their spacing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub slow_step: u32,
+    /// Whether it is down only because a dependency failed; it starts again when that is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub felled: bool,
     /// When the phase was entered.
     pub since: DateTime<Utc>,
     /// How the last run ended.
@@ -152,6 +155,7 @@ impl ServiceState {
             restarts: 0,
             recent_restarts: Vec::new(),
             slow_step: 0,
+            felled: false,
             since: at,
             last_exit: None,
             next_restart_at: None,

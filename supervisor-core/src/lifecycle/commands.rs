@@ -11,6 +11,14 @@ use crate::CommandId;
 use crate::exit::{ExitReason, ExitReport};
 use crate::state::{Desired, Phase};
 
+/// What brings a service back that is given up, beside a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Revival {
+    ByCommand,
+    HalfOpen,
+    WithDependency,
+}
+
 impl Lifecycle {
     pub(super) fn on_command(&mut self, id: CommandId, command: Command, turn: &mut Turn) {
         if self.pending.len() >= PENDING_COMMANDS_MAX {
@@ -163,14 +171,21 @@ impl Lifecycle {
                     reason: ExitReason::DependencyFailed,
                     last_lines: Vec::new(),
                 });
-                self.fail(text, false, turn);
+                self.fail_with_dependency(text, turn);
             }
-            Phase::Backoff => self.fail(text, false, turn),
+            Phase::Backoff => self.fail_with_dependency(text, turn),
             Phase::Starting | Phase::Running | Phase::Unhealthy => {
                 let after = After::Fail { exit: ExitReason::DependencyFailed, text: text.clone() };
                 self.begin_stop(after, text, "dependency_failed", turn);
             }
             Phase::Registered | Phase::Stopping | Phase::Stopped | Phase::Failed => {}
+        }
+    }
+
+    /// What it was down for is over: it starts again, which waits for every other dependency too.
+    pub(super) fn on_dependency_back(&mut self, turn: &mut Turn) {
+        if self.phase == Phase::Failed && self.felled && self.desired == Desired::Up {
+            self.begin_start(turn);
         }
     }
 
@@ -194,20 +209,32 @@ impl Lifecycle {
         }
     }
 
+    /// Gives the service up until its dependency is back.
+    pub(super) fn fail_with_dependency(&mut self, why: String, turn: &mut Turn) {
+        self.give_up(why, Revival::WithDependency, turn);
+    }
+
     /// Gives the service up.
     pub(super) fn fail(&mut self, why: impl Into<String>, half_open: bool, turn: &mut Turn) {
-        let why = why.into();
+        let revival = if half_open { Revival::HalfOpen } else { Revival::ByCommand };
+        self.give_up(why.into(), revival, turn);
+    }
+
+    fn give_up(&mut self, why: String, revival: Revival, turn: &mut Turn) {
         self.timers.clear();
         self.restart_cause = None;
-        let pause = self.spec.half_open_after.filter(|_| half_open).map(|pause| {
+        let half_open = self.spec.half_open_after.filter(|_| revival == Revival::HalfOpen);
+        let pause = half_open.map(|pause| {
             crate::policy::jittered(pause, self.spec.jitter(), self.random.next_u64())
         });
-        let next = pause.map_or_else(
-            || "stays down until it is started again".to_owned(),
-            |pause| format!("one more try in {}", shown(pause)),
-        );
+        let next = match (pause, revival) {
+            (Some(pause), _) => format!("one more try in {}", shown(pause)),
+            (None, Revival::WithDependency) => "starts again when that is back".to_owned(),
+            (None, _) => "stays down until it is started again".to_owned(),
+        };
         let text = format!("{why}; {next}");
         self.enter(Phase::Failed, text.clone(), turn);
+        self.felled = revival == Revival::WithDependency;
         if let Some(pause) = pause {
             self.timers.arm(Timer::HalfOpen, turn.now.monotonic + pause);
             self.next_restart_at = Some(super::machine::add(turn.now.wall, pause));

@@ -75,6 +75,8 @@ pub enum Event {
         /// Which, and why.
         cause: String,
     },
+    /// A dependency that had failed for good has reached its condition after all.
+    DependencyBack,
     /// A member of the service's group failed, and the strategy restarts this one too.
     GroupRestart {
         /// Which, and why.

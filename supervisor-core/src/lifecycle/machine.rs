@@ -12,7 +12,7 @@ use super::turn::Turn;
 use super::{Command, Effect, Event, Now};
 use crate::config::{ServiceSpec, StopStep};
 use crate::error::ConfigError;
-use crate::exit::ExitReport;
+use crate::exit::{ExitReason, ExitReport};
 use crate::policy::{IntensityWindow, SplitMix};
 use crate::state::{Desired, Phase, ServiceState};
 use crate::{CommandId, Incarnation, Monotonic, ProcessIdentity, ServiceId};
@@ -74,6 +74,10 @@ pub struct Lifecycle {
     pub(super) budget_asked: bool,
     /// Why the start under way is a restart, if it is one.
     pub(super) restart_cause: Option<String>,
+    /// Whether the scheduled start is another try of one that lacked resources and was no restart: it is none either.
+    pub(super) retrying: bool,
+    /// Whether it is down only because a dependency failed, and starts again when that is back.
+    pub(super) felled: bool,
     /// Whether the restored state speaks of a run nobody has accounted for yet.
     pub(super) lost: bool,
     pub(super) last_exit: Option<ExitReport>,
@@ -128,6 +132,8 @@ impl Lifecycle {
             waiting: false,
             budget_asked: false,
             restart_cause: None,
+            retrying: false,
+            felled: false,
             lost: false,
             last_exit: None,
             since: now.wall,
@@ -188,9 +194,16 @@ impl Lifecycle {
                 machine.next_restart_at = Some(add(now.wall, left));
                 machine.reason.clone_from(&state.reason);
                 machine.restart_cause = Some(machine.reason.clone());
+                // Every other way into a backoff counts an attempt first.
+                machine.retrying = state.attempt == 0
+                    && state
+                        .last_exit
+                        .as_ref()
+                        .is_some_and(|exit| exit.reason == ExitReason::SpawnFailed);
             }
             Phase::Registered | Phase::Stopped | Phase::Failed => {
                 machine.phase = state.phase;
+                machine.felled = state.felled;
                 machine.reason.clone_from(&state.reason);
                 machine.restore_half_open(state);
             }
@@ -249,6 +262,7 @@ impl Lifecycle {
                 })
                 .collect(),
             slow_step: self.slow_step,
+            felled: self.felled,
             since: self.since,
             last_exit: self.last_exit.clone(),
             next_restart_at: self.next_restart_at,
@@ -297,6 +311,7 @@ impl Lifecycle {
             self.since = turn.now.wall;
         }
         self.phase = phase;
+        self.felled &= phase == Phase::Failed;
         self.reason = reason.into();
         if phase != Phase::Backoff {
             self.next_restart_at = None;
@@ -318,6 +333,7 @@ impl Lifecycle {
             Event::Commanded { id, command } => self.on_command(id, command, turn),
             Event::DependenciesMet => self.on_dependencies_met(turn),
             Event::DependencyFailed { cause } => self.on_dependency_failed(&cause, turn),
+            Event::DependencyBack => self.on_dependency_back(turn),
             Event::GroupRestart { cause } => self.on_group_restart(&cause, turn),
             Event::BudgetGranted => self.on_budget_granted(turn),
             Event::BudgetDelayed { wait } => self.on_budget_delayed(wait, turn),

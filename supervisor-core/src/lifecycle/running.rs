@@ -36,6 +36,9 @@ impl Lifecycle {
         for probe in &mut self.probes {
             probe.reset();
         }
+        if std::mem::take(&mut self.retrying) {
+            self.restart_cause = None;
+        }
         if self.restart_cause.is_some() {
             self.restarts = self.restarts.saturating_add(1);
             self.window.note(turn.now.monotonic);
@@ -158,11 +161,13 @@ impl Lifecycle {
                 let factor = 1_u32.checked_shl(self.starved).unwrap_or(u32::MAX);
                 self.starved = self.starved.saturating_add(1);
                 let delay = STARVED_DELAY_BASE.saturating_mul(factor).min(STARVED_DELAY_MAX);
-                if self.restart_cause.is_some() {
+                let restart = self.restart_cause.is_some();
+                if restart {
                     // Nothing ran, and the service is not to blame: this try counts against no limit.
                     self.restarts = self.restarts.saturating_sub(1);
                     self.window.take_back();
                 }
+                self.retrying = !restart;
                 self.schedule(delay, reason.to_owned(), turn);
             }
             _ if !kind.class().retryable() => {

@@ -290,6 +290,9 @@ impl Lifecycle {
                 self.begin_spawn(turn);
             }
             After::Judge { exit, text } => self.judge(exit, text, turn),
+            After::Fail { exit: ExitReason::DependencyFailed, text } => {
+                self.fail_with_dependency(text, turn);
+            }
             After::Fail { text, .. } => self.fail(text, false, turn),
         }
     }

@@ -153,3 +153,66 @@ fn a_sleep_of_the_host_during_a_backoff_a_start_and_a_stop_harms_nobody() {
     assert_eq!(world.kills.len(), 1);
     assert_eq!(world.machine.phase(), Phase::Stopped);
 }
+
+fn dependent() -> World {
+    let mut spec = spec();
+    spec.depends_on = serde_json::from_str(r#"[{"id":"other"}]"#).unwrap();
+    let mut world = World::new(spec);
+    world.command(Command::Start);
+    assert_eq!(world.machine.phase(), Phase::Running);
+    world
+}
+
+fn fell(world: &mut World) {
+    world.habits.dependencies_silent = true;
+    world.feed(Event::DependencyFailed { cause: "other: gone".into() });
+    assert_eq!(world.machine.phase(), Phase::Failed);
+    assert!(world.machine.state().felled);
+}
+
+#[test]
+fn a_service_that_fell_with_its_dependency_waits_for_all_of_them_again_once_that_is_back() {
+    for crashed in [false, true] {
+        let mut world = dependent();
+        if crashed {
+            world.exit(ExitStatus::Code(1));
+            assert_eq!(world.machine.phase(), Phase::Backoff);
+        }
+        fell(&mut world);
+        world.pass(secs(3600));
+        assert_eq!(world.machine.phase(), Phase::Failed, "nothing else brings it back");
+        world.feed(Event::DependencyBack);
+        let state = world.machine.state();
+        assert_eq!((state.phase, state.felled), (Phase::Registered, false));
+        assert!(state.reason.starts_with("waiting for other"), "{}", state.reason);
+        world.feed(Event::DependenciesMet);
+        assert_eq!(world.machine.phase(), Phase::Running);
+        assert_eq!(world.machine.state().restarts, 0, "what was not its doing is no restart of it");
+    }
+}
+
+#[test]
+fn what_was_stopped_or_given_up_for_its_own_sake_does_not_come_back_with_a_dependency() {
+    let mut world = dependent();
+    fell(&mut world);
+    world.command(Command::Stop);
+    world.feed(Event::DependencyBack);
+    assert_eq!(world.machine.phase(), Phase::Stopped);
+    let mut world = given_up();
+    world.feed(Event::DependencyBack);
+    assert_eq!(world.machine.phase(), Phase::Failed);
+    let mut world = dependent();
+    world.feed(Event::DependencyBack);
+    assert_eq!((world.machine.phase(), world.starts.len()), (Phase::Running, 1));
+}
+
+#[test]
+fn a_crash_of_the_supervisor_does_not_forget_that_a_service_fell_with_its_dependency() {
+    let mut world = dependent();
+    fell(&mut world);
+    let stored = world.stored.clone().unwrap();
+    let read = serde_json::from_value(serde_json::to_value(&stored).unwrap()).unwrap();
+    let mut next = successor(&world, world.now(), &read);
+    next.feed(Event::DependencyBack);
+    assert_eq!(next.machine.phase(), Phase::Running);
+}

@@ -1,5 +1,6 @@
 //! Named histories: what a reader of the vocabulary expects of each phase.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use supervisor_core::config::{
@@ -9,7 +10,9 @@ use supervisor_core::config::{
 use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::event::EventKind;
 use supervisor_core::exit::{ExitReason, ExitStatus};
-use supervisor_core::lifecycle::{Ceiling, Command, CommandFailure, Event, Notification};
+use supervisor_core::lifecycle::{
+    Ceiling, Command, CommandFailure, Event, Lifecycle, Notification,
+};
 use supervisor_core::state::Phase;
 
 use super::world::World;
@@ -187,6 +190,32 @@ fn starts_that_lacked_resources_count_as_no_restarts() {
     );
     world.exit(ExitStatus::Code(1));
     assert_eq!(world.machine.phase(), Phase::Running, "{}", world.machine.state().reason);
+}
+
+#[test]
+fn a_first_start_that_lacked_resources_is_no_restart_however_often_it_is_tried() {
+    let mut world = World::new(spec());
+    world.habits.spawn_error = Some(SpawnErrorKind::ResourceExhausted);
+    world.command(Command::Start);
+    world.pass(secs(60));
+    let stored = world.stored.clone().unwrap();
+    let mut next = World::new(spec());
+    next.time = world.time;
+    next.machine = Lifecycle::restore(Arc::new(spec()), secs(5), 7, world.now(), &stored).unwrap();
+    // In the same supervisor, and in the next one after a crash.
+    for mut world in [world, next] {
+        world.habits.spawn_error = None;
+        world.pass(secs(10));
+        let state = world.machine.state();
+        assert_eq!((state.phase, state.restarts, state.attempt), (Phase::Running, 0, 0));
+        assert!(state.recent_restarts.is_empty());
+        let restarted =
+            world.published.iter().any(|event| matches!(event, EventKind::ServiceRestarted { .. }));
+        assert!(!restarted, "nothing ran before");
+        world.exit(ExitStatus::Code(1));
+        world.pass(secs(10));
+        assert_eq!(world.machine.state().restarts, 1, "a crash after it is one");
+    }
 }
 
 #[test]

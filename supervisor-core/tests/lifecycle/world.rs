@@ -9,7 +9,7 @@ use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::event::EventKind;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::lifecycle::{Command, CommandFailure, Effect, Event, Lifecycle, Now};
-use supervisor_core::state::ServiceState;
+use supervisor_core::state::{Desired, Phase, ServiceState};
 use supervisor_core::{CommandId, Incarnation, Monotonic, ProcessIdentity, Signal};
 
 /// How the world treats the service's processes.
@@ -61,6 +61,10 @@ pub(crate) struct World {
     pub(crate) starts: Vec<(Incarnation, Duration)>,
     pub(crate) signals: Vec<(Incarnation, Signal, Duration)>,
     pub(crate) kills: Vec<(Incarnation, Duration)>,
+    /// Stops asked for while one was under way for an earlier one, which makes the later ones force.
+    pub(crate) forced: Vec<(Incarnation, Duration)>,
+    /// Leaders that ended by themselves and left others of their set behind.
+    pub(crate) left_behind: Vec<(Incarnation, Duration)>,
     pub(crate) replies: Vec<(CommandId, Result<(), CommandFailure>)>,
     pub(crate) published: Vec<EventKind>,
     pub(crate) stored: Option<ServiceState>,
@@ -87,6 +91,8 @@ impl World {
             starts: Vec::new(),
             signals: Vec::new(),
             kills: Vec::new(),
+            forced: Vec::new(),
+            left_behind: Vec::new(),
             replies: Vec::new(),
             published: Vec::new(),
             stored: None,
@@ -104,6 +110,12 @@ impl World {
     pub(crate) fn command(&mut self, command: Command) -> CommandId {
         self.commands += 1;
         let id = CommandId(self.commands);
+        let before = self.machine.state();
+        if command == Command::Stop
+            && (before.phase, before.desired) == (Phase::Stopping, Desired::Down)
+        {
+            self.forced.push((before.incarnation, self.time));
+        }
         self.feed(Event::Commanded { id, command });
         id
     }
@@ -121,6 +133,8 @@ impl World {
         let set_empty = !self.habits.leaves_grandchild;
         if set_empty {
             self.live = None;
+        } else if self.machine.phase() != Phase::Stopping {
+            self.left_behind.push((incarnation, self.time));
         }
         self.feed(Event::Exited {
             incarnation,
@@ -274,14 +288,15 @@ impl World {
         if !state.phase.may_be_alive() && !self.habits.unkillable {
             assert_eq!(self.live, None, "{} with a live set", state.phase);
         }
-        if matches!(state.phase, supervisor_core::state::Phase::Stopped) {
+        if matches!(state.phase, Phase::Stopped) {
             assert_eq!(self.machine.next_deadline(), None, "a stopped service has a deadline");
             assert!(!state.ready);
         }
         explained(&state);
         if let Some(stored) = &self.stored {
-            let counters =
-                |s: &ServiceState| (s.incarnation, s.attempt, s.restarts, s.slow_step, s.desired);
+            let counters = |s: &ServiceState| {
+                (s.incarnation, s.attempt, s.restarts, s.slow_step, s.desired, s.felled)
+            };
             assert_eq!(
                 counters(stored),
                 counters(&state),
@@ -293,7 +308,6 @@ impl World {
 
 /// Every state says why, what happens next, and when.
 fn explained(state: &ServiceState) {
-    use supervisor_core::state::{Desired, Phase};
     let says = |words: &[&str]| words.iter().any(|word| state.reason.contains(word));
     let next = match state.phase {
         Phase::Registered if state.desired == Desired::Up => says(&["waiting for"]),
@@ -308,6 +322,7 @@ fn explained(state: &ServiceState) {
         Phase::Stopping => says(&["sent,", "being killed", "being started"]),
         Phase::Stopped => says(&["stopped on request", "completed"]),
         Phase::Failed if state.next_restart_at.is_some() => says(&["one more try in"]),
+        Phase::Failed if state.felled => says(&["starts again when that is back"]),
         Phase::Failed => says(&["until it is started again", "trying again every"]),
     };
     assert!(next, "{} does not say what happens next: {:?}", state.phase, state);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use supervisor_core::lifecycle::{Ceiling, CommandFailure, Event, Lifecycle, Notification};
 use supervisor_core::ports::ChildHandle;
-use supervisor_core::state::ServiceState;
+use supervisor_core::state::{Phase, ServiceState};
 use supervisor_core::{CommandId, Incarnation, Monotonic};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -45,6 +45,8 @@ pub(super) struct Actor {
     /// Kills, signals, waits for dependencies and for an empty set: each answers with one event.
     pub(super) jobs: JoinSet<Event>,
     pub(super) limits: Option<LimitWatch>,
+    /// It was given up and has not been back since; whoever fell with it waits to be told.
+    pub(super) gave_up: bool,
     state: watch::Sender<ServiceState>,
     next_command: u64,
 }
@@ -56,6 +58,7 @@ pub(super) fn spawn(
     mailbox: mpsc::Receiver<Message>,
     state: watch::Sender<ServiceState>,
 ) -> JoinHandle<()> {
+    let gave_up = machine.phase() == Phase::Failed;
     let actor = Actor {
         shared,
         machine,
@@ -64,6 +67,7 @@ pub(super) fn spawn(
         probes: JoinSet::new(),
         jobs: JoinSet::new(),
         limits: None,
+        gave_up,
         state,
         next_command: 0,
     };

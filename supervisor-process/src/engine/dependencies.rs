@@ -28,6 +28,14 @@ pub(super) async fn reached(shared: Arc<Shared>, spec: Arc<ServiceSpec>) -> Even
     Event::DependenciesMet
 }
 
+/// Tells whether everything a service needs is there and may yet reach its condition.
+pub(super) fn none_failed(shared: &Shared, spec: &ServiceSpec) -> bool {
+    let registry = shared.registry();
+    spec.depends_on.iter().all(|need| {
+        registry.get(&need.id).is_some_and(|handle| !has_failed(&handle.state.borrow()))
+    })
+}
+
 async fn reached_one(
     need: &Dependency,
     mut watched: watch::Receiver<ServiceState>,
@@ -41,7 +49,8 @@ async fn reached_one(
     }
 }
 
-fn is_met(condition: DependencyCondition, state: &ServiceState) -> bool {
+/// Tells whether a dependency has reached its condition.
+pub(super) fn is_met(condition: DependencyCondition, state: &ServiceState) -> bool {
     match condition {
         DependencyCondition::Started => state.phase.may_be_alive() && state.identity.is_some(),
         DependencyCondition::Ready => state.ready,

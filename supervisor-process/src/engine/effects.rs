@@ -52,7 +52,13 @@ impl Actor {
             Effect::StopProbes => self.probes.abort_all(),
             Effect::Publish(event) => self.publish(event),
             Effect::GaveUp { reason, .. } => {
-                self.shared.fail_dependents(&self.machine.state().id, &reason);
+                self.gave_up = true;
+                let state = self.machine.state();
+                self.shared.fail_dependents(&state.id, &reason);
+                if state.felled && dependencies::none_failed(&self.shared, self.machine.spec()) {
+                    // What felled it was on its way back before this one was down, and told nobody then.
+                    queue.push_back(Event::DependencyBack);
+                }
             }
             Effect::Reply { id, result } => {
                 if let Some(reply) = self.replies.remove(&id) {
@@ -204,7 +210,7 @@ impl Actor {
         });
     }
 
-    fn publish(&self, event: EventKind) {
+    fn publish(&mut self, event: EventKind) {
         if let EventKind::ServiceStateChanged { service, to, reason, exit, .. } = &event {
             if exit.as_ref().is_some_and(is_failure) {
                 self.shared.restart_group(service, reason);
@@ -215,6 +221,11 @@ impl Actor {
             }
         }
         self.shared.sink.publish(event);
+        if self.gave_up {
+            let state = self.machine.state();
+            self.shared.revive_dependents(&state);
+            self.gave_up = !(state.ready || state.phase == Phase::Stopped);
+        }
     }
 }
 

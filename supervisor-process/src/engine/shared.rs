@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use supervisor_core::ServiceId;
-use supervisor_core::config::{GroupStrategy, ServiceSpec};
+use supervisor_core::config::{Dependency, GroupStrategy, ServiceSpec};
 use supervisor_core::lifecycle::{Command, CommandFailure, Event};
 use supervisor_core::policy::RestartBudget;
 use supervisor_core::ports::{
@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::MAILBOX_MAX;
+use super::dependencies::is_met;
 use super::store_queue::StoreQueue;
 use super::usage::Meter;
 use crate::SystemSpawner;
@@ -192,18 +193,23 @@ impl Shared {
 
     /// Fails whoever depends on a service that failed for good.
     pub(crate) fn fail_dependents(&self, of: &ServiceId, reason: &str) {
-        let dependents: Vec<_> = {
-            let registry = self.registry();
-            let needs = |spec: &ServiceSpec| spec.depends_on.iter().any(|need| need.id == *of);
-            registry
-                .iter()
-                .filter(|(_, handle)| needs(&handle.spec))
-                .map(|(id, _)| id.clone())
-                .collect()
-        };
-        for dependent in dependents {
+        for dependent in self.dependents(|need| need.id == *of) {
             self.tell(&dependent, Event::DependencyFailed { cause: format!("{of}: {reason}") });
         }
+    }
+
+    /// Tells whoever failed with a service that it has reached what they need of it.
+    pub(crate) fn revive_dependents(&self, of: &ServiceState) {
+        let back = |need: &Dependency| need.id == of.id && is_met(need.condition, of);
+        for dependent in self.dependents(back) {
+            self.tell(&dependent, Event::DependencyBack);
+        }
+    }
+
+    fn dependents(&self, which: impl Fn(&Dependency) -> bool) -> Vec<ServiceId> {
+        let registry = self.registry();
+        let needs = |handle: &Handle| handle.spec.depends_on.iter().any(&which);
+        registry.iter().filter(|(_, handle)| needs(handle)).map(|(id, _)| id.clone()).collect()
     }
 
     /// Restarts whoever the group's strategy restarts with a member that failed.

@@ -152,6 +152,85 @@ async fn a_dependency_that_fails_for_good_stops_a_dependent_that_runs_and_names_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_fell_with_a_dependency_starts_again_in_order_when_that_heals_and_not_what_was_stopped()
+ {
+    let world = World::new();
+    let mut base = world.sh("base", "test -e cured || exit 1; exec sleep 1000");
+    base.restart_policy = RestartPolicy::ExponentialBackoff {
+        base_delay: Duration::from_millis(1),
+        max_delay: Duration::from_millis(1),
+        max_attempts: 1,
+    };
+    let mut ready = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Exec);
+    ready.command = ["test", "-e", "cured"].map(str::to_owned).to_vec();
+    ready.period = Some(Duration::from_millis(30));
+    base.probes = vec![ready];
+    let half_open = |spec: &mut supervisor_core::config::ServiceSpec| {
+        spec.half_open_after = Some(Duration::from_millis(300));
+    };
+    half_open(&mut base);
+    let dependent = |id: &str, of: &str| {
+        let mut spec = world.sh(id, "exec sleep 1000");
+        spec.depends_on = vec![need(of, DependencyCondition::Ready)];
+        spec
+    };
+    let base = world.register(base).await;
+    let top = world.register(dependent("top", "base")).await;
+    let roof = world.register(dependent("roof", "top")).await;
+    let stopped = world.register(dependent("stopped", "base")).await;
+    let mut starts = Vec::new();
+    for id in [&roof, &top, &stopped, &base] {
+        let (engine, id) = (world.engine.clone(), id.clone());
+        starts.push(tokio::spawn(async move { engine.start(&id).await }));
+    }
+    for id in [&roof, &top, &stopped] {
+        let state = world.until_phase(id, Phase::Failed).await;
+        assert!(state.reason.contains("base"), "{}", state.reason);
+        assert!(state.reason.ends_with("starts again when that is back"), "{}", state.reason);
+    }
+    world.engine.stop(&stopped).await.unwrap();
+    std::fs::write(world.path("cured"), "").unwrap();
+    for id in [&base, &top, &roof] {
+        world.until(id, |state| state.phase == Phase::Running && state.ready).await;
+    }
+    assert_eq!(world.state(&stopped).phase, Phase::Stopped);
+    assert_eq!(world.state(&roof).restarts, 0, "it never ran before");
+    let back: Vec<_> = world
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            EventKind::ServiceStateChanged { service, to: Phase::Running, ready: true, .. } => {
+                Some(service)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(back, [base, top, roof]);
+    for start in starts {
+        // They were answered when they failed; what came later is told by events.
+        drop(start.await.unwrap());
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependent_that_was_stopped_for_its_dependency_runs_again_once_that_was_started_by_hand()
+{
+    let world = World::new();
+    let base = world.up(world.sh("base", "exec sleep 1000")).await;
+    let mut top = world.sh("top", "exec sleep 1000");
+    top.depends_on = vec![need("base", DependencyCondition::Started)];
+    let top = world.up(top).await;
+    let first = world.state(&top).identity.unwrap().pid;
+    signal(world.state(&base).identity.unwrap().pid, "KILL");
+    world.until_phase(&top, Phase::Failed).await;
+    world.engine.start(&base).await.unwrap();
+    let state = world.until_phase(&top, Phase::Running).await;
+    assert_ne!(state.identity.unwrap().pid, first);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_stops_dependents_first() {
     let world = World::new();
     let script = |id: &str| {
