@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use supervisor_core::Incarnation;
 use supervisor_core::config::{
     BeyondIntensity, ProbeKind, ProbeRole, ProbeSpec, RestartIntensity, RestartPolicy, ServiceSpec,
 };
@@ -12,6 +11,7 @@ use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::lifecycle::{Command, Event, KILL_CONFIRM, Lifecycle};
 use supervisor_core::state::{Desired, Phase};
+use supervisor_core::{Incarnation, Signal};
 
 use super::world::{Habits, World, describe, identity};
 
@@ -293,19 +293,34 @@ proptest! {
         prop_assert_eq!(run(), run());
     }
 
+    /// Each kill has exactly one of three reasons, and comes when that reason says: to the moment, unless the host slept.
     #[test]
     fn a_kill_follows_a_signal_and_its_grace_or_a_second_stop_or_a_dead_leader(spec in specs(), moves in moves()) {
         let grace = spec.shutdown_timeout;
         let mut world = World::new(spec);
         play(&mut world, &moves);
-        for (incarnation, killed_at) in &world.kills {
-            let signalled = world.signals.iter().find(|(of, _, _)| of == incarnation);
-            let patient = signalled.is_some_and(|(_, _, at)| *killed_at >= *at + grace);
-            // A kill without that is only explained by a command or by a leader that was gone already.
-            let forced = world.commands_given() >= 2;
-            let swept = world.trace.iter().any(|line| line.contains("set_empty: false"));
-            prop_assert!(patient || forced || swept, "kill of {incarnation} at {killed_at:?}");
+        let slept = moves.iter().any(|one| matches!(one, Move::Jump(_)));
+        for kill in &world.kills {
+            let (run, at) = *kill;
+            let asked = world.signals.iter().find(|(of, signal, _)| *of == run && *signal == Signal::Term);
+            let left = world.left_behind.iter().find(|(of, _)| *of == run);
+            let forced = world.forced.contains(kill);
+            let explained = match (asked, left) {
+                (None, None) => false,
+                // It was never asked: its leader had ended by itself.
+                (None, Some(left)) => left.1 == at,
+                (Some(_), _) if forced => true,
+                (Some((_, _, asked)), _) => at == *asked + grace || slept && at > *asked + grace,
+            };
+            prop_assert!(explained, "kill of {run} at {at:?}: asked {asked:?}, left {left:?}, forced {forced}");
         }
+        // Nor is there a reason without its kill.
+        for reason in world.forced.iter().chain(&world.left_behind) {
+            prop_assert!(world.kills.contains(reason), "{reason:?} and no kill");
+        }
+        let mut runs: Vec<_> = world.kills.iter().map(|(run, _)| *run).collect();
+        runs.dedup();
+        prop_assert_eq!(runs.len(), world.kills.len(), "one kill is enough for one set");
     }
 
     #[test]
