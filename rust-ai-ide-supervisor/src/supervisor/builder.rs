@@ -27,6 +27,7 @@ pub struct SupervisorBuilder {
     state_dir: Option<PathBuf>,
     subreaper: bool,
     guardian: GuardianChoice,
+    without_cgroups: bool,
     clock: Option<Arc<dyn Clock>>,
     entropy: Option<Arc<dyn Entropy>>,
 }
@@ -65,6 +66,18 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Sets whether every run is put into a cgroup v2 of its own where one is delegated; it is otherwise.
+    ///
+    /// Nothing leaves such a group, and one write kills all of it, also what an earlier supervisor left behind. No start
+    /// waits for it. Whether it is in force stands in the status.
+    ///
+    /// # Platform
+    /// Linux; elsewhere there is none.
+    pub fn cgroups(mut self, wanted: bool) -> Self {
+        self.without_cgroups = !wanted;
+        self
+    }
+
     /// Sets where time comes from; the system's clocks otherwise.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -95,6 +108,7 @@ impl SupervisorBuilder {
             state_dir,
             subreaper: self.subreaper,
             guardian: self.guardian,
+            cgroups: !self.without_cgroups,
             started_at: clock.wall(),
             bus: EventBus::new(Arc::clone(&clock), Arc::clone(&entropy)),
             operations: Operations::new(Arc::clone(&clock), Arc::clone(&entropy)),

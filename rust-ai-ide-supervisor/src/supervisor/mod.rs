@@ -71,6 +71,7 @@ struct Inner {
     state_dir: PathBuf,
     subreaper: bool,
     guardian: GuardianChoice,
+    cgroups: bool,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     started_at: DateTime<Utc>,

@@ -16,7 +16,7 @@ use supervisor_core::status::SupervisorPhase;
 use supervisor_core::{CheckpointId, Incarnation, Sequence, ServiceId};
 use supervisor_ipc::IpcMonitor;
 use supervisor_persist::{Durability, StatePersistence};
-use supervisor_process::{Engine, SystemProcessTable};
+use supervisor_process::{Cgroups, Engine, SystemProcessTable};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -84,7 +84,10 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     let mut recovered = read_stored(&store).await?;
     let guarding = guarding::open(&inner.guardian, &dir).await?;
     guarding.claim_all(&mut recovered, inner.clock.wall()).await?;
-    recovered.swept += sweep(&dir.mark(), &guarding.kept()).await;
+    let kept = guarding.kept();
+    recovered.swept += sweep(&dir.mark(), &kept).await;
+    let (cgroups, swept) = cgroups(inner.cgroups, dir.mark(), kept).await;
+    recovered.swept += swept;
 
     let events_head = EventStore::head(&store).await?;
     // Events are a record for people; what recovery needs is in the journal and the trail, which are synced.
@@ -112,6 +115,9 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .subreaper(inner.subreaper && guarding.spawner.is_none());
     if let Some(spawner) = &guarding.spawner {
         engine = engine.guardian(Arc::clone(spawner));
+    }
+    if let Some(cgroups) = cgroups {
+        engine = engine.cgroups(cgroups);
     }
     let engine = engine.build()?;
     let ipc = IpcMonitor::builder(supervisor_core::config::RecoveryConfig::default())
@@ -168,6 +174,31 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
         rejected,
         swept: 0,
     })
+}
+
+/// Takes a cgroup if one is wanted and to be had, and ends what earlier supervisors left in theirs, but for the runs that
+/// are kept: what left everything else behind is found there.
+async fn cgroups(
+    wanted: bool,
+    mark: String,
+    kept: Vec<(ServiceId, Incarnation)>,
+) -> (Option<Cgroups>, u64) {
+    if !wanted {
+        return (None, 0);
+    }
+    let found = tokio::task::spawn_blocking(move || {
+        let cgroups = Cgroups::find(&mark)?;
+        let ended = cgroups.end_leftovers(&kept);
+        Ok::<_, std::io::Error>((cgroups, ended))
+    });
+    match found.await {
+        Ok(Ok((cgroups, ended))) => (Some(cgroups), ended as u64),
+        Ok(Err(error)) => {
+            tracing::info!(%error, "sets are contained without cgroups");
+            (None, 0)
+        }
+        Err(_) => (None, 0),
+    }
 }
 
 /// Ends every process that carries this state directory's mark, but for the runs that are kept: its supervisor is gone,

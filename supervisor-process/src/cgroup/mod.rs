@@ -1,45 +1,55 @@
 //! Containment by cgroup v2: every run in a group of its own that nothing it starts can leave, and that one write kills.
 //!
 //! A layer over another spawner, whose own layers stay in force: a group is joined just after the start, so what the
-//! first instructions of a program started is fetched in by the layers below.
+//! first instructions of a program started is fetched in by the layers below. `group.rs` is one run's group,
+//! `spawner.rs` puts runs into theirs.
+
+mod group;
+mod spawner;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use supervisor_core::error::SpawnError;
-use supervisor_core::exit::ExitStatus;
-use supervisor_core::ports::{
-    ChildHandle, ChildStdio, KillReport, ProcessSpawner, SpawnRequest, Survivor,
-};
-use supervisor_core::{ProcessIdentity, Signal};
-use tokio::time::Instant;
+use supervisor_core::{Incarnation, ServiceId};
+use tokio::sync::Semaphore;
 
-use crate::os::{self, Entry, Pinned};
+pub(crate) use spawner::{CgroupSpawner, adopted};
 
-/// What the directories of a supervisor are called, before its pid.
+use group::Group;
+
+use crate::os::Entry;
+
+/// What the directories of a supervisor are called, before the hash of its mark, its pid and a random number.
 const PREFIX: &str = "ide-supervisor-";
-/// Rounds in which what was started before its leader joined is fetched in; what forks belongs to its parent's group.
-const FETCHES: usize = 3;
 /// Pause between two looks whether a killed group is empty.
 const LOOK: Duration = Duration::from_millis(2);
-/// Longest time the drop of a child waits for its killed group, so that its directory can go.
-const REMOVE_WITHIN: Duration = Duration::from_millis(100);
+/// Longest time a group that an earlier supervisor left is waited for once it is killed.
+const LEFTOVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A directory of cgroup v2 below which every run gets a group of its own; removed when dropped.
 #[derive(Debug)]
 pub struct Cgroups {
     base: PathBuf,
+    /// What every directory of this mark begins with.
+    own: String,
     memory: bool,
     /// Groups whose processes were still dying when they should have gone.
     leftovers: Mutex<Vec<PathBuf>>,
+    /// Moves one process at a time: the kernel does the same, and it can take it milliseconds.
+    turn: Semaphore,
+    /// The last run could not be put into a group.
+    refused: AtomicBool,
 }
 
 impl Cgroups {
     /// Looks for the cgroup v2 of this process, and takes a directory in it if it is ours to write.
+    ///
+    /// What supervisors that are gone left there is removed, as far as it is empty; what those with the same `mark` left
+    /// running is ended by [`end_leftovers`](Self::end_leftovers).
     ///
     /// # Errors
     /// Why there is none to be had: no cgroup v2 is mounted, it is not delegated to this user, or the kernel is older
@@ -47,42 +57,104 @@ impl Cgroups {
     ///
     /// # Platform
     /// **Linux** only.
-    pub fn find() -> io::Result<Self> {
+    pub fn find(mark: &str) -> io::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
-        let directory = locate(&mounts, &own).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::Unsupported, "no cgroup v2 is mounted here")
-        })?;
-        Self::below(&directory)
+        let directory = locate(&mounts, &own)
+            .ok_or_else(|| unsupported("no cgroup v2 that holds this process is mounted"))?;
+        Self::below(&directory, mark)
     }
 
-    /// Takes a directory below `parent`, which somebody delegated to this user.
-    ///
-    /// What supervisors that are gone left there is removed, as far as it is empty.
+    /// Takes a directory below `parent`, which somebody delegated to this user and in which this process is.
     ///
     /// # Errors
     /// As for [`find`](Self::find).
-    pub fn below(parent: &Path) -> io::Result<Self> {
+    pub fn below(parent: &Path, mark: &str) -> io::Result<Self> {
+        // Who may not write here may move nothing out of it either.
+        let not_ours = |error: io::Error| {
+            let text = format!("{} is not delegated to this user: {error}", parent.display());
+            io::Error::new(error.kind(), text)
+        };
+        writable(&parent.join("cgroup.procs")).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => unsupported("it is no cgroup v2"),
+            _ => not_ours(error),
+        })?;
         remove_abandoned(parent);
-        let name = format!("{PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..));
-        let base = parent.join(name);
-        fs::create_dir(&base)?;
-        if !base.join("cgroup.kill").exists() {
+        let own = format!("{PREFIX}{:016x}-", hash(mark));
+        let base = parent.join(format!("{own}{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        fs::create_dir(&base).map_err(not_ours)?;
+        if let Err(error) = usable(&base) {
             fs::remove_dir(&base)?;
-            let text = "it is no cgroup v2, or the kernel is older than 5.14";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            return Err(error);
         }
         // Offered only where the parent hands the controller down; without it ceilings are measured, as everywhere.
         let offered = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
         let memory = offered.split_ascii_whitespace().any(|name| name == "memory")
             && fs::write(base.join("cgroup.subtree_control"), "+memory").is_ok();
-        Ok(Self { base, memory, leftovers: Mutex::default() })
+        let (leftovers, turn, refused) =
+            (Mutex::default(), Semaphore::new(1), AtomicBool::new(false));
+        Ok(Self { base, own, memory, leftovers, turn, refused })
+    }
+
+    /// Gives the directory that holds the groups.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.base
+    }
+
+    /// Kills what earlier supervisors with this mark left in their groups, but for the runs that are kept, and gives how
+    /// many processes that were. Blocks until they are gone, at most two seconds.
+    ///
+    /// The caller makes sure that no other supervisor with the same mark lives.
+    #[must_use]
+    pub fn end_leftovers(&self, kept: &[(ServiceId, Incarnation)]) -> usize {
+        let kept: Vec<String> = kept.iter().map(|(id, run)| name_of(id, *run)).collect();
+        let groups = self.earlier().flat_map(|base| directories(&base));
+        let groups: Vec<Group> = groups
+            .filter(|path| {
+                path.file_name().is_some_and(|name| !kept.iter().any(|kept| name == kept.as_str()))
+            })
+            .map(Group)
+            .collect();
+        let mut ended = 0;
+        for group in &groups {
+            ended += group.pids().len();
+            if let Err(error) = group.kill() {
+                tracing::warn!(%error, group = %group.0.display(), "what is in it could not be killed");
+            }
+        }
+        let deadline = Instant::now() + LEFTOVER_WITHIN;
+        while groups.iter().any(Group::populated) && Instant::now() < deadline {
+            std::thread::park_timeout(LOOK);
+        }
+        for base in groups.iter().filter_map(|group| {
+            // What still dies stays; the next supervisor here removes it.
+            drop(fs::remove_dir(&group.0));
+            group.0.parent()
+        }) {
+            drop(fs::remove_dir(base));
+        }
+        ended
+    }
+
+    /// The directories of other supervisors with this mark.
+    fn earlier(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let siblings = self.base.parent().map(directories).unwrap_or_default();
+        siblings.into_iter().filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            *path != self.base && name.is_some_and(|name| name.starts_with(&self.own))
+        })
+    }
+
+    /// Finds the group an earlier supervisor with this mark put a run into, if its leader is in it.
+    fn known(&self, service: &ServiceId, run: Incarnation, leader: u32) -> Option<Group> {
+        let name = name_of(service, run);
+        let groups = self.earlier().map(|base| Group(base.join(&name)));
+        groups.into_iter().find(|group| group.pids().contains(&leader))
     }
 
     fn group(&self, name: &str, memory_max: Option<u64>) -> io::Result<Group> {
-        let mut leftovers = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
-        leftovers.retain(|path| fs::remove_dir(path).is_err() && path.exists());
-        drop(leftovers);
+        self.lock().retain(|path| fs::remove_dir(path).is_err() && path.exists());
         let group = Group(self.base.join(name));
         fs::create_dir(&group.0)?;
         if let Some(max) = memory_max.filter(|_| self.memory) {
@@ -93,19 +165,75 @@ impl Cgroups {
 
     fn remove(&self, group: &Group) {
         if fs::remove_dir(&group.0).is_err() && group.0.exists() {
-            self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(group.0.clone());
+            self.lock().push(group.0.clone());
+            return;
         }
+        if let Some(base) = group.0.parent().filter(|base| *base != self.base) {
+            // An earlier supervisor's; its last group was removed if this succeeds.
+            drop(fs::remove_dir(base));
+        }
+    }
+
+    /// Tells whether runs are put into groups as far as is known.
+    fn in_force(&self) -> bool {
+        !self.refused.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        // A list of paths is valid after any statement.
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let leftovers = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
-        for path in leftovers.iter().chain([&self.base]) {
+        for path in self.lock().iter().chain([&self.base]) {
             // What is still populated stays; the next supervisor here removes it.
             drop(fs::remove_dir(path));
         }
     }
+}
+
+fn name_of(service: &ServiceId, run: Incarnation) -> String {
+    format!("{service}.{run}")
+}
+
+fn unsupported(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// FNV-1a: the same in every build, and short enough for a directory's name.
+fn hash(mark: &str) -> u64 {
+    mark.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(unix)]
+fn writable(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
+}
+
+#[cfg(not(unix))]
+fn writable(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Tells whether processes can be put into groups below this new directory, and killed there.
+fn usable(base: &Path) -> io::Result<()> {
+    if !base.join("cgroup.kill").exists() {
+        return Err(unsupported("it is no cgroup v2, or the kernel is older than 5.14"));
+    }
+    let kind = fs::read_to_string(base.join("cgroup.type"))?;
+    if kind.trim() == "domain" {
+        return Ok(());
+    }
+    Err(unsupported("groups here are for threads, not for processes"))
+}
+
+fn directories(of: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 /// Finds the directory of this process's group among the mounts.
@@ -122,244 +250,19 @@ fn locate(mounts: &str, own: &str) -> Option<PathBuf> {
     Some(Path::new(&mount.1).join(inside.trim_start_matches('/')))
 }
 
+/// Removes the empty directories of supervisors that are gone, whatever their mark.
 fn remove_abandoned(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+    for base in directories(parent) {
+        let name = base.file_name().and_then(|name| name.to_str());
+        let owner = name.and_then(|name| name.strip_prefix(PREFIX)?.split('-').nth(1));
         let Some(pid) = owner.and_then(|pid| pid.parse().ok()) else { continue };
         if Entry::read(pid).is_some() {
             continue;
         }
-        for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-            if group.path().is_dir() {
-                drop(fs::remove_dir(group.path()));
-            }
+        for group in directories(&base) {
+            drop(fs::remove_dir(group));
         }
-        drop(fs::remove_dir(entry.path()));
-    }
-}
-
-/// The group of one run.
-#[derive(Debug, Clone)]
-struct Group(PathBuf);
-
-impl Group {
-    fn write(&self, file: &str, text: &str) -> io::Result<()> {
-        fs::write(self.0.join(file), text)
-    }
-
-    /// Lets the kernel kill the whole group beyond so many bytes.
-    fn limit_memory(&self, max: u64) {
-        let limits = [("memory.max", max.to_string()), ("memory.oom.group", "1".to_owned())];
-        for (file, value) in limits {
-            if let Err(error) = self.write(file, &value) {
-                tracing::debug!(file, %error, "a ceiling is measured instead of enforced");
-            }
-        }
-    }
-
-    fn admit(&self, pid: u32) -> io::Result<()> {
-        self.write("cgroup.procs", &pid.to_string())
-    }
-
-    fn kill(&self) -> io::Result<()> {
-        self.write("cgroup.kill", "1")
-    }
-
-    fn pids(&self) -> Vec<u32> {
-        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
-    }
-
-    /// What cannot be read counts as populated, unless there is no group any more.
-    fn populated(&self) -> bool {
-        match self.count("cgroup.events", "populated") {
-            Ok(count) => count != 0,
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        }
-    }
-
-    fn killed_for_memory(&self) -> bool {
-        self.count("memory.events", "oom_kill").is_ok_and(|count| count > 0)
-    }
-
-    fn count(&self, file: &str, name: &str) -> io::Result<u64> {
-        let text = fs::read_to_string(self.0.join(file))?;
-        let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-    }
-
-    /// Fetches a run in: its leader, then what it had started by then.
-    fn fetch(&self, child: &dyn ChildHandle) -> io::Result<()> {
-        self.admit(child.identity().pid)?;
-        for _ in 0..FETCHES {
-            let inside = self.pids();
-            let outside: Vec<u32> = child
-                .members()
-                .into_iter()
-                .map(|member| member.pid)
-                .filter(|pid| !inside.contains(pid))
-                .collect();
-            if outside.is_empty() {
-                break;
-            }
-            for pid in outside {
-                // One that is gone already needs no place.
-                drop(self.admit(pid));
-            }
-        }
-        Ok(())
-    }
-
-    /// Pins what is in the group and unknown to the layers below: no marks, no living parent.
-    fn strangers(&self, known: &[ProcessIdentity]) -> Vec<(ProcessIdentity, Pinned)> {
-        let unknown = self.pids().into_iter().filter(|pid| !known.iter().any(|it| it.pid == *pid));
-        let pinned: Vec<_> = unknown
-            .filter_map(os::identity_of)
-            .filter_map(|identity| Pinned::new(&identity).map(|pinned| (identity, pinned)))
-            .collect();
-        // Asked again now that no number can change hands: what is still a member is what was pinned.
-        let inside = self.pids();
-        pinned.into_iter().filter(|(identity, _)| inside.contains(&identity.pid)).collect()
-    }
-}
-
-/// Puts every run of another spawner into a group of its own.
-#[derive(Debug)]
-pub(crate) struct CgroupSpawner {
-    inner: Arc<dyn ProcessSpawner>,
-    cgroups: Arc<Cgroups>,
-}
-
-impl CgroupSpawner {
-    pub(crate) fn new(inner: Arc<dyn ProcessSpawner>, cgroups: Cgroups) -> Self {
-        Self { inner, cgroups: Arc::new(cgroups) }
-    }
-}
-
-#[async_trait]
-impl ProcessSpawner for CgroupSpawner {
-    async fn spawn(&self, request: SpawnRequest) -> Result<Box<dyn ChildHandle>, SpawnError> {
-        let name = format!("{}.{}", request.service, request.incarnation);
-        let memory_max = request.spec.limits.memory.map(supervisor_core::text::ByteSize::bytes);
-        let child: Arc<dyn ChildHandle> = Arc::from(self.inner.spawn(request).await?);
-        let (cgroups, moved) = (Arc::clone(&self.cgroups), Arc::clone(&child));
-        // Moving a process between groups can take the kernel milliseconds.
-        let joined = tokio::task::spawn_blocking(move || {
-            let group = cgroups.group(&name, memory_max)?;
-            group.fetch(moved.as_ref()).inspect_err(|_| cgroups.remove(&group))?;
-            Ok::<_, io::Error>(group)
-        });
-        let group = match joined.await {
-            Ok(Ok(group)) => Some(group),
-            Ok(Err(error)) => {
-                // It is contained by the layers below, as everywhere where there is no cgroup.
-                tracing::warn!(%error, "a run could not be put into a cgroup of its own");
-                None
-            }
-            Err(_) => None,
-        };
-        Ok(Box::new(CgroupChild { inner: child, group, cgroups: Arc::clone(&self.cgroups) }))
-    }
-
-    fn containment(&self) -> Vec<String> {
-        [vec!["cgroup_v2".to_owned()], self.inner.containment()].concat()
-    }
-}
-
-#[derive(Debug)]
-struct CgroupChild {
-    inner: Arc<dyn ChildHandle>,
-    /// Nothing if the run could not be put into one.
-    group: Option<Group>,
-    cgroups: Arc<Cgroups>,
-}
-
-impl CgroupChild {
-    fn populated(&self) -> bool {
-        self.group.as_ref().is_some_and(Group::populated)
-    }
-
-    fn strangers(&self) -> Vec<(ProcessIdentity, Pinned)> {
-        let known = self.inner.members();
-        self.group.as_ref().map(|group| group.strangers(&known)).unwrap_or_default()
-    }
-}
-
-#[async_trait]
-impl ChildHandle for CgroupChild {
-    fn identity(&self) -> ProcessIdentity {
-        self.inner.identity()
-    }
-
-    async fn wait(&self) -> ExitStatus {
-        self.inner.wait().await
-    }
-
-    async fn signal_set(&self, signal: Signal) -> io::Result<()> {
-        // Found before anything ends by the signal; the rest must not get it twice, which many take for "at once".
-        let strangers = self.strangers();
-        self.inner.signal_set(signal).await?;
-        strangers.iter().try_for_each(|(_, process)| process.signal(signal))
-    }
-
-    async fn kill_set(&self, confirm: Duration) -> KillReport {
-        let deadline = Instant::now() + confirm;
-        if let Some(Err(error)) = self.group.as_ref().map(Group::kill) {
-            tracing::warn!(%error, "a cgroup could not be killed; its processes are, one by one");
-        }
-        let mut report = self.inner.kill_set(confirm).await;
-        while self.populated() && Instant::now() < deadline {
-            for (_, process) in self.strangers() {
-                // One that is gone already is what was wanted.
-                drop(process.signal(Signal::Kill));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        if self.populated() {
-            let state = |pid| Entry::read(pid).map_or('?', |entry| entry.state);
-            for (identity, _) in self.strangers() {
-                let state = state(identity.pid);
-                report.survivors.push(Survivor { identity, state });
-            }
-        }
-        report
-    }
-
-    fn set_is_empty(&self) -> bool {
-        self.inner.set_is_empty() && !self.populated()
-    }
-
-    fn members(&self) -> Vec<ProcessIdentity> {
-        let strangers = self.strangers().into_iter().map(|(identity, _)| identity);
-        self.inner.members().into_iter().chain(strangers).collect()
-    }
-
-    fn take_stdio(&self) -> Option<ChildStdio> {
-        self.inner.take_stdio()
-    }
-
-    fn last_lines(&self, max: usize) -> Vec<String> {
-        self.inner.last_lines(max)
-    }
-
-    fn killed_for_memory(&self) -> bool {
-        self.group.as_ref().is_some_and(Group::killed_for_memory)
-    }
-}
-
-impl Drop for CgroupChild {
-    fn drop(&mut self) {
-        let Some(group) = &self.group else { return };
-        if group.populated() {
-            // What does not go by it is not waited for longer: a drop blocks its thread.
-            drop(group.kill());
-            let deadline = std::time::Instant::now() + REMOVE_WITHIN;
-            while group.populated() && std::time::Instant::now() < deadline {
-                std::thread::park_timeout(LOOK);
-            }
-        }
-        self.cgroups.remove(group);
+        drop(fs::remove_dir(base));
     }
 }
 
@@ -388,37 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn a_groups_files_are_written_and_read_as_the_kernel_has_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let group = Group(directory.path().to_owned());
-        let put = |file: &str, text: &str| fs::write(directory.path().join(file), text).unwrap();
-        let read = |file: &str| fs::read_to_string(directory.path().join(file)).unwrap();
-        group.limit_memory(64 << 20);
-        assert_eq!(
-            (read("memory.max").as_str(), read("memory.oom.group").as_str()),
-            ("67108864", "1")
-        );
-        group.admit(42).unwrap();
-        assert_eq!(read("cgroup.procs"), "42");
-        put("cgroup.procs", "42\n43\n");
-        assert_eq!(group.pids(), [42, 43]);
-        group.kill().unwrap();
-        assert_eq!(read("cgroup.kill"), "1");
-        put("cgroup.events", "populated 1\nfrozen 0\n");
-        assert!(group.populated());
-        put("cgroup.events", "populated 0\nfrozen 0\n");
-        assert!(!group.populated());
-        put("cgroup.events", "nonsense");
-        assert!(group.populated(), "what cannot be read is not empty");
-        assert!(!group.killed_for_memory());
-        put("memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 1\n");
-        assert!(group.killed_for_memory());
-    }
-
-    #[test]
     fn a_directory_that_is_no_cgroup_is_refused_and_left_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Cgroups::below(directory.path()).unwrap_err();
+        let error = Cgroups::below(directory.path(), "mark").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::ceilings::LimitWatch;
 use super::shared::{Message, Shared};
+use crate::cgroup;
 use crate::os::Bystander;
 
 /// Longest sleep at a time: a deadline further away is looked at again then.
@@ -135,8 +136,13 @@ impl Actor {
 
     /// Takes over a run of an earlier supervisor; one the machine does not want is killed.
     async fn adopt(&mut self, child: Box<dyn ChildHandle>) {
+        let state = self.machine.state();
+        let child = match &self.shared.cgroups {
+            Some(cgroups) => cgroup::adopted(cgroups, child, &state.id, state.incarnation),
+            None => child,
+        };
         let child: Arc<dyn ChildHandle> = Arc::from(child);
-        let (incarnation, identity) = (self.machine.state().incarnation, child.identity());
+        let (incarnation, identity) = (state.incarnation, child.identity());
         self.hold(incarnation, Arc::clone(&child));
         self.handle(Event::Adopted { identity }).await;
         if self.running.is_none() && !child.set_is_empty() {

@@ -135,7 +135,7 @@ impl EngineBuilder {
     /// Puts every run into a cgroup of its own below this one, whoever starts it.
     ///
     /// The strongest containment there is: nothing leaves it, and one write kills all of it. Moving a process into a group
-    /// can take the kernel some milliseconds, so it is not done unasked.
+    /// can take the kernel some milliseconds, for which no start waits.
     pub fn cgroups(mut self, cgroups: Cgroups) -> Self {
         self.cgroups = Some(cgroups);
         self
@@ -168,8 +168,10 @@ impl EngineBuilder {
                 (Arc::clone(&system) as Arc<dyn ProcessSpawner>, OutputKeeper::System(system))
             }
         };
-        let spawner = match self.cgroups {
-            Some(cgroups) => Arc::new(CgroupSpawner::new(spawner, cgroups)),
+        let cgroups = self.cgroups.map(Arc::new);
+        let keeps = matches!(output, OutputKeeper::Guardian(_));
+        let spawner = match &cgroups {
+            Some(cgroups) => Arc::new(CgroupSpawner::new(spawner, Arc::clone(cgroups), keeps)),
             None => spawner,
         };
         let over = CancellationToken::new();
@@ -188,6 +190,7 @@ impl EngineBuilder {
             entropy,
             sink,
             spawner,
+            cgroups,
             output,
             probes: self.probes.unwrap_or_else(|| Arc::new(SystemProbes::new())),
             stdio: self.stdio,

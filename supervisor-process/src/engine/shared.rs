@@ -23,6 +23,7 @@ use super::dependencies::is_met;
 use super::store_queue::StoreQueue;
 use super::usage::Meter;
 use crate::SystemSpawner;
+use crate::cgroup::Cgroups;
 use crate::guardian::GuardianSpawner;
 use crate::notify::NotifySocket;
 
@@ -121,6 +122,7 @@ pub(crate) struct Shared {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) sink: Arc<dyn EventSink>,
     pub(crate) spawner: Arc<dyn ProcessSpawner>,
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) output: OutputKeeper,
     pub(crate) probes: Arc<dyn ProbeRunner>,
     pub(crate) stdio: Option<Arc<dyn StdioReceiver>>,

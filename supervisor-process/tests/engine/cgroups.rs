@@ -10,17 +10,17 @@ use supervisor_core::error::SpawnError;
 use supervisor_core::exit::{ExitReason, ExitStatus};
 use supervisor_core::ports::{ChildHandle, ChildStdio, KillReport, ProcessSpawner, SpawnRequest};
 use supervisor_core::state::Phase;
-use supervisor_core::{ProcessIdentity, Signal};
+use supervisor_core::{Incarnation, ProcessIdentity, ServiceId, Signal};
+use supervisor_process::guardian::{GuardianProgram, GuardianSpawner};
 use supervisor_process::{Cgroups, SystemSpawner};
 
 use crate::support::{World, eventually, is_alive, signal};
 
 /// A delegated cgroup v2 and its directory, or why there is none.
 fn delegated() -> Result<(Cgroups, PathBuf), String> {
-    let cgroups = Cgroups::find().map_err(|error| error.to_string())?;
-    // Which directory it is stands in what it shows for debugging only.
-    let shown = format!("{cgroups:?}");
-    let base = shown.split('"').nth(1).ok_or(shown.as_str())?.into();
+    let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
+    let cgroups = Cgroups::find(&mark).map_err(|error| error.to_string())?;
+    let base = cgroups.directory().to_owned();
     Ok((cgroups, base))
 }
 
@@ -98,6 +98,98 @@ async fn an_engine_that_is_dropped_leaves_no_cgroup() {
         eventually("its end", || (!is_alive(pid)).then_some(())).await;
     }
     eventually("no directory", || (!base.exists()).then_some(())).await;
+}
+
+#[test]
+fn what_an_earlier_supervisor_left_in_its_groups_is_ended_by_its_successor_and_by_nobody_else() {
+    let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
+    let find = |mark: &str| Cgroups::find(mark).map_err(|error| error.to_string());
+    let earlier = match find(&mark) {
+        Ok(found) => found,
+        Err(error) => {
+            println!("left out: it takes a delegated cgroup v2: {error}");
+            return;
+        }
+    };
+    let service = ServiceId::new("svc").unwrap();
+    let left = |run: u64| {
+        let group = earlier.directory().join(format!("svc.{run}"));
+        std::fs::create_dir(&group).unwrap();
+        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        child
+    };
+    let (lost, mut kept) = (left(1), left(2));
+    let stranger = find(&format!("{mark}, but of another directory")).unwrap();
+    assert_eq!(stranger.end_leftovers(&[]), 0);
+    assert!(is_alive(lost.id()));
+    let successor = find(&mark).unwrap();
+    assert_eq!(successor.end_leftovers(&[(service, Incarnation(2))]), 1);
+    assert!(!is_alive(lost.id()) && is_alive(kept.id()));
+    assert_eq!(groups(earlier.directory()), ["svc.2"]);
+    kept.kill().unwrap();
+    for mut child in [lost, kept] {
+        child.wait().unwrap();
+    }
+    assert_eq!(successor.end_leftovers(&[]), 0);
+    assert!(!earlier.directory().exists(), "its directory goes with its last group");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_outlives_its_host_keeps_its_group_which_goes_with_it_under_the_next_one() {
+    if let Err(error) = delegated() {
+        println!("left out: it takes a delegated cgroup v2: {error}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().to_string_lossy().into_owned();
+    let guardian = async || {
+        let program = GuardianProgram::Named(env!("CARGO_BIN_EXE_ide-guardian").into());
+        let (state, logs) = (dir.path(), dir.path().join("logs"));
+        Arc::new(GuardianSpawner::open(state, mark.as_str(), logs, program).await.unwrap())
+    };
+    let found = || Cgroups::find(&mark).unwrap();
+    let engine = async |cgroups| {
+        let builder = supervisor_process::Engine::builder().mark(mark.as_str()).cgroups(cgroups);
+        let guardian = guardian().await;
+        (builder.guardian(Arc::clone(&guardian)).build().unwrap(), guardian)
+    };
+    let (first, first_guardian) = engine(found()).await;
+    let mut spec = supervisor_core::config::ServiceSpec::new("svc", "sleep").unwrap();
+    spec.args = vec!["1000".to_owned()];
+    spec.on_host_death = supervisor_core::config::HostDeathPolicy::Outlive;
+    let id = first.register(spec.clone(), None).await.unwrap();
+    first.start(&id).await.unwrap();
+    let state = first.state(&id).unwrap();
+    let pid = state.identity.as_ref().unwrap().pid;
+    let of = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let group = eventually("its group", || {
+        of(pid).lines().find(|it| it.ends_with("/svc.1")).map(str::to_owned)
+    })
+    .await;
+    drop((first, first_guardian));
+    let successor = found();
+    assert_eq!(successor.end_leftovers(&[(id.clone(), Incarnation(1))]), 0);
+    let (second, second_guardian) = engine(successor).await;
+    assert!(is_alive(pid) && of(pid).contains(&group), "it runs on where it was");
+    second.register(spec, Some(state)).await.unwrap();
+    for outlived in second_guardian.outlived().await.unwrap() {
+        second.adopt(&id, outlived.into_child()).await.unwrap();
+    }
+    let mut watched = second.watch(&id).unwrap();
+    watched.wait_for(|state| state.phase == Phase::Running).await.unwrap();
+    second.stop(&id).await.unwrap();
+    assert!(!is_alive(pid));
+    second.shutdown(Duration::from_secs(30)).await.unwrap();
+    second_guardian.close().await;
+    drop((second, second_guardian));
+    let own = Cgroups::find(&mark).unwrap();
+    let parent = own.directory().parent().unwrap().to_owned();
+    let prefix = own.directory().file_name().unwrap().to_str().unwrap()[..31].to_owned();
+    drop(own);
+    let mine =
+        || groups(&parent).into_iter().filter(|name| name.starts_with(&prefix)).collect::<Vec<_>>();
+    eventually("no directory of either", || mine().is_empty().then_some(())).await;
 }
 
 /// A spawner whose children are always said to have been killed for their memory, as a cgroup says it.

@@ -1,9 +1,9 @@
 //! Linux: what the kernel offers for watching and containing processes.
 
 use std::fs;
-use std::path::Path;
 
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use supervisor_process::Cgroups;
 
 use crate::commands::doctor::Check;
 
@@ -34,23 +34,17 @@ fn boot_id() -> Check {
     }
 }
 
-/// Looks for a cgroup v2 directory of our own that we may divide.
+/// Tries to take a cgroup v2 of our own.
 fn cgroup() -> Check {
     const NAME: &str = "cgroup v2";
     const HELP: &str = "sets are contained by process group and descendant sweep instead; for the stronger layer run \
                         inside `systemd-run --user --scope -p Delegate=yes`";
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return Check::warn(NAME, "not in use on this machine", HELP);
-    };
-    let dir = Path::new("/sys/fs/cgroup").join(path);
-    if !dir.join("cgroup.controllers").exists() {
-        return Check::warn(NAME, "not mounted at /sys/fs/cgroup", HELP);
-    }
-    let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-    if writable(&dir) && writable(&dir.join("cgroup.procs")) {
-        Check::ok(NAME, format!("delegated at {}", dir.display()))
-    } else {
-        Check::warn(NAME, format!("{} is not delegated to this user", dir.display()), HELP)
+    // Taken for a moment, as a supervisor would.
+    match Cgroups::find("doctor") {
+        Ok(cgroups) => {
+            let parent = cgroups.directory().parent().unwrap_or(cgroups.directory());
+            Check::ok(NAME, format!("every run gets a group of its own below {}", parent.display()))
+        }
+        Err(error) => Check::warn(NAME, error.to_string(), HELP),
     }
 }
