@@ -125,3 +125,42 @@ async fn a_shutdown_that_is_asked_for_while_monitoring_starts_comes_to_its_end()
     assert!(status.is_err() || status.unwrap().services.iter().all(|one| one.pid.is_none()));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_shutdown_waits_for_no_start_that_waits_for_a_slow_dependency()
+-> Result<(), SupervisorError> {
+    use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec, ServiceSpec};
+    use supervisor_core::status::SupervisorPhase;
+    let directory = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::builder().state_dir(directory.path().join("state")).build()?;
+    let mut slow = ServiceSpec::from(service("slow"));
+    let mut never = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Exec);
+    never.command = vec!["false".to_owned()];
+    slow.probes = vec![never];
+    let mut waits = ServiceSpec::from(service("waits"));
+    waits.depends_on = serde_json::from_str(r#"[{"id":"slow"}]"#).unwrap();
+    supervisor.register_service(slow).await?;
+    supervisor.register_service(waits).await?;
+    let mut watched = supervisor.events();
+    let starting = tokio::spawn({
+        let supervisor = supervisor.clone();
+        async move { supervisor.start_monitoring().await }
+    });
+    // Until the one runs and the other waits for it.
+    let up = async {
+        while let Some(delivery) = watched.next().await {
+            let text = format!("{delivery:?}");
+            if text.contains("slow") && text.contains("to: Running") {
+                break;
+            }
+        }
+    };
+    let limit = Duration::from_secs(30);
+    tokio::time::timeout(limit, up).await.expect("it comes up");
+    assert!(!starting.is_finished(), "its dependent waits");
+    assert_eq!(supervisor.status().await?.supervisor.state, SupervisorPhase::Running);
+    tokio::time::timeout(limit, supervisor.shutdown(Actor::Host)).await.expect("it ends")?;
+    let started = tokio::time::timeout(limit, starting).await.expect("it is told").unwrap();
+    assert!(matches!(started, Err(SupervisorError::ShuttingDown)), "{started:?}");
+    Ok(())
+}

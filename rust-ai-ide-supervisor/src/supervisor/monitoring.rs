@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use supervisor_core::config::{ServiceSpec, start_layers};
 use supervisor_core::error::{ServiceFailure, SupervisorError};
 use supervisor_core::journal::{Actor, AuditAction};
@@ -114,7 +115,7 @@ impl Supervisor {
 
     pub(super) async fn begin_monitoring(&self) -> Result<(), SupervisorError> {
         let parts = self.parts().await?;
-        let _gate = self.inner.gate.lock().await;
+        let gate = self.inner.gate.lock().await;
         match *self.inner.phase.borrow() {
             SupervisorPhase::Idle | SupervisorPhase::Recovering => {}
             SupervisorPhase::Running => return Ok(()),
@@ -127,7 +128,10 @@ impl Supervisor {
             parts.sink.publish(event);
         }
         let layers = start_layers(&dependencies(parts))?;
-        let (ended, result) = self.start_layers(parts, layers).await;
+        let (mut starting, ended) = self.start_layers(parts, layers);
+        // Every command is given here. The answer of one that waits for a slow dependency is waited for below, where
+        // it keeps neither a shutdown nor anything else from happening.
+        let answered = starting.as_mut().now_or_never();
         parts.guarding.end_the_rest(&parts.audit).await;
         self.inner.advance(SupervisorPhase::Running);
         let started = [
@@ -139,19 +143,26 @@ impl Supervisor {
             tasks::spawn(guarding::watch(self.downgrade())),
         ];
         parts.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(started);
+        drop(gate);
+        let mut phase = self.inner.phase.subscribe();
+        let result = match answered {
+            Some(result) => result,
+            None => tokio::select! {
+                result = starting => result,
+                _ = phase.wait_for(|phase| *phase >= SupervisorPhase::ShuttingDown) => {
+                    return Err(SupervisorError::ShuttingDown);
+                }
+            },
+        };
         self.checkpoint(Actor::Supervisor).await?;
         guarding::forget_judged(parts, ended).await;
         result
     }
 
-    /// Starts every layer's services together. A service that waits for its dependency does so in its own
-    /// machine, so nothing here waits for readiness. What outlived the supervisor before is taken over instead; gives
-    /// the runs of those that had ended.
-    async fn start_layers(
-        &self,
-        parts: &Parts,
-        layers: Vec<Vec<ServiceId>>,
-    ) -> (Vec<(ServiceId, Incarnation)>, Result<(), SupervisorError>) {
+    /// Starts every layer's services together, once what is returned is polled. A service that waits for its dependency
+    /// does so in its own machine. What outlived the supervisor before is taken over instead; gives the runs of those
+    /// that had ended.
+    fn start_layers<'a>(&self, parts: &'a Parts, layers: Vec<Vec<ServiceId>>) -> Starting<'a> {
         let recovered = &parts.recovered;
         let (mut starts, mut ended) = (Vec::new(), Vec::new());
         for id in layers.into_iter().flatten() {
@@ -178,14 +189,20 @@ impl Supervisor {
             });
         }
         let attempted = starts.len();
-        let failures: Vec<_> = join_all(starts).await.into_iter().flatten().collect();
-        if failures.is_empty() {
-            return (ended, Ok(()));
-        }
-        let operation = "starting".into();
-        (ended, Err(SupervisorError::Partial { operation, attempted, failures }))
+        let starting = async move {
+            let failures: Vec<_> = join_all(starts).await.into_iter().flatten().collect();
+            if failures.is_empty() {
+                return Ok(());
+            }
+            let operation = "starting".into();
+            Err(SupervisorError::Partial { operation, attempted, failures })
+        };
+        (Box::pin(starting), ended)
     }
 }
+
+/// The starts under way and their answers, and the runs that had ended while no supervisor was there.
+type Starting<'a> = (BoxFuture<'a, Result<(), SupervisorError>>, Vec<(ServiceId, Incarnation)>);
 
 /// Says what is done about a service that was under a supervisor that is gone, and whose run is gone with it.
 fn said(decision: Resumption) -> String {

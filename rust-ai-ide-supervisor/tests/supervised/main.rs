@@ -323,3 +323,105 @@ fn a_demo_that_is_killed_takes_everything_with_it() {
         assert!(Instant::now() < deadline, "the demo's services outlive it");
     }
 }
+
+const SLOW: &str = r#"
+[[service]]
+id = "slow"
+command = "sleep"
+args = ["600"]
+
+[[service.probe]]
+role = "readiness"
+kind = "exec"
+command = ["false"]
+
+[[service]]
+id = "waits"
+command = "sleep"
+args = ["600"]
+depends_on = [{ id = "slow", condition = "ready" }]
+
+[[service]]
+id = "heart"
+command = "sh"
+args = ["-c", "until test -e go; do sleep 0.02; done; exit 9"]
+critical = true
+restart_policy = { type = "never" }
+"#;
+
+#[test]
+fn a_start_that_waits_for_a_slow_dependency_keeps_neither_a_person_nor_a_critical_failure_from_ending_all()
+ {
+    for critical in [false, true] {
+        let mut place = Place::new(SLOW);
+        place.up();
+        let status = place.until("one runs, one waits", |status| {
+            let phase = |id| Place::service(status, id)["phase"].clone();
+            phase("slow") == "running"
+                && phase("heart") == "running"
+                && phase("waits") == "registered"
+        });
+        assert!(
+            Place::service(&status, "waits")["reason"].as_str().unwrap().contains("waiting for")
+        );
+        assert_eq!(status["supervisor"]["state"], "running");
+        let mut up = place.up.take().unwrap();
+        if critical {
+            fs::write(place.dir.path().join("go"), "").unwrap();
+        } else {
+            let pid = rustix::process::Pid::from_child(&up);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+        let deadline = Instant::now() + LIMIT;
+        let ended = loop {
+            if let Some(ended) = up.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            // poll: the condition above is looked at again, with a generous limit.
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+        };
+        assert_eq!(ended.code(), Some(if critical { 7 } else { 0 }));
+        assert_eq!(place.marked(), 0);
+    }
+}
+
+#[test]
+fn status_and_doctor_agree_whether_runs_get_groups_of_their_own_and_none_is_left() {
+    let mut place = Place::new(TWO);
+    place.up();
+    let status = place.until("both run", all_ready);
+    let layers = status["supervisor"]["containment"].to_string();
+    let report: serde_json::Value =
+        serde_json::from_slice(&place.run(&["doctor", "--json"]).stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == "cgroup v2").unwrap();
+    if check["verdict"] != "ok" {
+        assert!(!layers.contains("cgroup_v2"), "{layers}");
+        println!("left out: {}", check["detail"]);
+        place.down();
+        return;
+    }
+    assert!(layers.contains("cgroup_v2"), "{layers}");
+    let pid = pid_of(&Place::service(&status, "forking"));
+    let group = || fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    place.until("it was moved", |_| group().contains("ide-supervisor-"));
+    let own = group()
+        .lines()
+        .find_map(|line| line.strip_prefix("0::")?.strip_suffix("/forking.1").map(str::to_owned))
+        .unwrap();
+    let parent = check["detail"].as_str().unwrap().rsplit(' ').next().unwrap();
+    let base = Path::new(parent).join(Path::new(&own).file_name().unwrap());
+    assert!(base.join("forking.1").is_dir());
+    // What a killed supervisor leaves is cleaned up by the next one.
+    let mut up = place.up.take().unwrap();
+    up.kill().unwrap();
+    up.wait().unwrap();
+    place.up();
+    place.until("both run again", all_ready);
+    assert!(!base.exists());
+    place.down();
+    let left = fs::read_dir(parent).unwrap().flatten().map(|entry| entry.file_name());
+    let prefix = &base.file_name().unwrap().to_str().unwrap()[..31];
+    assert_eq!(left.filter(|name| name.to_str().unwrap().starts_with(prefix)).count(), 0);
+}

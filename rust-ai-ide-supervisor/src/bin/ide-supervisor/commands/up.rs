@@ -105,11 +105,19 @@ where
         output::count(file.services.len(), "service"),
         supervisor.state_dir().display()
     ));
-    if let Err(error) = supervisor.start_monitoring().await {
-        // The others run; this one's restart policy, or the operator, goes on from here.
-        progress(&format!("not everything was started: {}", chain(&error)));
-    }
-    let report = wait_for_end(supervisor, &reloader).await?;
+    let starting = async {
+        match supervisor.start_monitoring().await {
+            Ok(()) | Err(SupervisorError::ShuttingDown) => {}
+            // The others run; this one's restart policy, or the operator, goes on from here.
+            Err(error) => progress(&format!("not everything was started: {}", chain(&error))),
+        }
+    };
+    let mut ended = Box::pin(wait_for_end(supervisor, &reloader));
+    // A service that waits for a slow dependency keeps nobody from asking us to end.
+    let report = tokio::select! {
+        report = &mut ended => report,
+        () = starting => ended.await,
+    }?;
     server.stop().await;
     judge(&report)
 }
