@@ -18,7 +18,8 @@ const BEFORE: Duration = supervisor_core::text::DURATION_MAX;
 /// The system's clocks.
 ///
 /// # Platform
-/// **Linux:** [`since_boot`](Clock::since_boot) counts system suspend (`CLOCK_BOOTTIME`). Elsewhere it is the monotonic clock.
+/// **Linux** and **macOS:** [`since_boot`](Clock::since_boot) counts system suspend (`CLOCK_BOOTTIME`, `CLOCK_MONOTONIC_RAW`).
+/// Elsewhere it is the monotonic clock.
 #[derive(Debug, Clone)]
 pub struct SystemClock {
     origin: Instant,

@@ -19,7 +19,7 @@ pub const SERVICE_VARIABLE: &str = "IDE_SUPERVISOR_SERVICE";
 pub const INCARNATION_VARIABLE: &str = "IDE_SUPERVISOR_INCARNATION";
 
 /// Variable that carries the mark of the supervisor a guardian works for.
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub(crate) const GUARDIAN_VARIABLE: &str = "IDE_SUPERVISOR_GUARDIAN";
 
 /// Builds the child's environment: what is inherited, then the service's own, then ours.

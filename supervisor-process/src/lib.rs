@@ -33,7 +33,8 @@ pub use table::{Activity, SystemProcessTable};
 /// What the system said; the limit is as it was then, and a retry does not help.
 ///
 /// # Platform
-/// **Linux** only; elsewhere [`std::io::ErrorKind::Unsupported`].
+/// **Linux.** **macOS:** up to `kern.maxfilesperproc`; services started without a guardian inherit it. **Windows:**
+/// [`std::io::ErrorKind::Unsupported`].
 pub fn raise_open_files() -> std::io::Result<u64> {
     os::raise_open_files()
 }

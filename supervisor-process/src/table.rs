@@ -38,7 +38,7 @@ impl SystemProcessTable {
     /// Tells what the set of this leader did so far; nothing if it is gone or the system does not tell.
     ///
     /// # Platform
-    /// Linux only.
+    /// Linux and macOS, where a tick is a microsecond.
     #[must_use]
     pub fn activity(&self, leader: &ProcessIdentity) -> Option<Activity> {
         let entry = Entry::read(leader.pid).filter(|entry| entry.identity() == *leader)?;

@@ -60,7 +60,7 @@ impl SupervisorBuilder {
     /// Sets who owns the services' processes; [`GuardianChoice::IfPossible`] otherwise.
     ///
     /// # Platform
-    /// Linux only; elsewhere this process owns them.
+    /// Linux and macOS; on Windows this process owns them.
     pub fn guardian(mut self, choice: GuardianChoice) -> Self {
         self.guardian = choice;
         self

@@ -112,7 +112,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .health_check_interval(inner.config.health_check_interval)
         .max_services(inner.config.max_concurrent_services)
         // With a guardian orphans are its children, not ours.
-        .subreaper(inner.subreaper && guarding.spawner.is_none());
+        .subreaper(cfg!(target_os = "linux") && inner.subreaper && guarding.spawner.is_none());
     if let Some(spawner) = &guarding.spawner {
         engine = engine.guardian(Arc::clone(spawner));
     }

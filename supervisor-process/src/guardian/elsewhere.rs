@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{GuardianNews, GuardianProgram};
 
 /// What whoever asks for one is told.
-const NONE: &str = "guardians exist on Linux only; services are children of this process";
+const NONE: &str = "there are no guardians on this system; services are children of this process";
 
 /// Returns at once: nobody is asked to be a guardian here.
 pub fn run_if_asked() {}

@@ -5,33 +5,34 @@
 //! `keeper/` is the guardian, `host/` the side that uses it, `exits.rs` the record they share.
 //!
 //! # Platform
-//! Linux. Elsewhere the same names exist and say that there is none (`elsewhere.rs`).
+//! **Linux.** **macOS:** the same with weaker promises (no orphan is given to it), type-checked and not run. **Windows:** the
+//! same names exist and say that there is none (`elsewhere.rs`).
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(unix))]
 mod elsewhere;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod exits;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod host;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod keeper;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod protocol;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, unix))]
 mod protocol_tests;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod wire;
 
 use std::path::PathBuf;
 
 use supervisor_core::ProcessIdentity;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(unix)]
+pub use becoming::run_if_asked;
+#[cfg(not(unix))]
 pub use elsewhere::{GuardianSpawner, Outlived, available, run_if_asked, running};
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub use host::{GuardianSpawner, Outlived, available, running};
-#[cfg(target_os = "linux")]
-pub use linux::run_if_asked;
 
 /// Which program becomes the guardian.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,11 +58,11 @@ pub enum GuardianNews {
     Lost,
 }
 
-#[cfg(target_os = "linux")]
-use linux::{ARGUMENT, LOCK, SOCKET, armed};
+#[cfg(unix)]
+use becoming::{ARGUMENT, LOCK, SOCKET, armed};
 
-#[cfg(target_os = "linux")]
-mod linux {
+#[cfg(unix)]
+mod becoming {
     //! Becoming a guardian.
 
     use std::ffi::OsStr;
@@ -91,7 +92,7 @@ mod linux {
     /// ```
     ///
     /// # Platform
-    /// Linux; elsewhere there is no guardian and this returns at once.
+    /// Linux and macOS; on Windows there is no guardian and this returns at once.
     pub fn run_if_asked() {
         let mut arguments = std::env::args_os().skip(1);
         if arguments.next().as_deref() != Some(OsStr::new(ARGUMENT)) {

@@ -1,4 +1,4 @@
-//! Linux: the processes this process started and has not let go of: no orphans, whatever else is known of them.
+//! Linux and macOS: the processes this process started and has not let go of: no orphans, whatever else is known of them.
 //!
 //! One list for the whole process, because a sub-reaper is one for the whole process: an orphan is told from a
 //! child by not being on it.
@@ -9,6 +9,7 @@ use std::io;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+#[cfg(target_os = "linux")]
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 /// Held while a child exists that may not be on the list yet.
@@ -66,6 +67,7 @@ pub(super) fn without(pids: impl Iterator<Item = u32>) -> Vec<u32> {
 }
 
 /// Reaps zombies that are our children and were not started by us: orphans a sub-reaper was given.
+#[cfg(target_os = "linux")]
 pub(super) fn reap_orphans(pids: &[u32]) {
     if pids.is_empty() {
         return;

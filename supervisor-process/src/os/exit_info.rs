@@ -40,15 +40,7 @@ pub(super) fn exit_of(pidfd: impl AsFd) -> Option<ExitStatus> {
     // SAFETY: the opcode belongs to pidfds and carries the size of `Info`, which has the layout the kernel writes; on
     // any other descriptor, and on an older kernel, the call fails and writes nothing.
     unsafe { ioctl(pidfd, Updater::<GET_INFO, Info>::new(&mut info)) }.ok()?;
-    (info.mask & EXIT != 0).then(|| from_wait_status(info.exit_code))
-}
-
-/// Reads the form wait(2) uses: the signal in the low seven bits, the code above the low byte.
-const fn from_wait_status(status: i32) -> ExitStatus {
-    match status & 0x7f {
-        0 => ExitStatus::Code((status >> 8) & 0xff),
-        signal => ExitStatus::Signal(signal),
-    }
+    (info.mask & EXIT != 0).then(|| super::unix::from_wait_status(info.exit_code))
 }
 
 /// A process of a set that somebody else started: its end is told by the kernel, and how, where that can be known.
@@ -92,14 +84,6 @@ impl Bystander {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wait_status_is_read_as_wait_reads_it() {
-        assert_eq!(from_wait_status(37 << 8), ExitStatus::Code(37));
-        assert_eq!(from_wait_status(9), ExitStatus::Signal(9));
-        assert_eq!(from_wait_status(0x80 | 11), ExitStatus::Signal(11), "with a core dump");
-        assert_eq!(from_wait_status(0), ExitStatus::Code(0));
-    }
 
     #[test]
     fn the_layout_is_the_kernels() {

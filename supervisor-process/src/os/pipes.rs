@@ -1,17 +1,14 @@
-//! Linux: one thread with one epoll set reads every pipe, through one buffer.
+//! Linux and macOS: one thread with one set of events reads every pipe, through one buffer.
 
 use std::collections::HashMap;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-use super::Take;
+use super::{Events, Take};
 
 /// Bytes read at a time, through one buffer for all pipes (the default size of a pipe).
 const READ_MAX: usize = 64 * 1024;
@@ -37,8 +34,7 @@ pub(crate) struct PipeReader {
 
 #[derive(Debug)]
 struct Shared {
-    epoll: OwnedFd,
-    wake: OwnedFd,
+    events: Events,
     slots: Mutex<Slots>,
 }
 
@@ -74,10 +70,7 @@ impl PipeReader {
     /// # Errors
     /// What the system said.
     pub(crate) fn start() -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &wake, EventData::new_u64(END), EventFlags::IN)?;
-        let shared = Arc::new(Shared { epoll, wake, slots: Mutex::default() });
+        let shared = Arc::new(Shared { events: Events::new(END)?, slots: Mutex::default() });
         let reading = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("supervisor-capture".to_owned())
@@ -95,7 +88,7 @@ impl PipeReader {
         let mut slots = self.shared.slots();
         let token = slots.next;
         slots.next += 1;
-        epoll::add(&self.shared.epoll, &pipe, EventData::new_u64(token), EventFlags::IN)?;
+        self.shared.events.add(&pipe, token)?;
         let reading = Mutex::new(Some(Reading { pipe, take }));
         let slot = Arc::new(Slot { token, reading });
         slots.open.insert(token, Arc::clone(&slot));
@@ -105,8 +98,7 @@ impl PipeReader {
 
 impl Drop for PipeReader {
     fn drop(&mut self) {
-        // It can only fail when the counter is full, and then the thread is awake.
-        _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+        self.shared.events.wake(END);
         if let Some(thread) = self.thread.take() {
             // Joined so that nothing writes to a log after its owner is gone; the thread wakes at once.
             drop(thread.join());
@@ -153,16 +145,13 @@ impl Shared {
 
     fn run(&self) {
         let mut buffer = vec![0; READ_MAX];
-        let mut space = [MaybeUninit::<Event>::uninit(); EVENTS_MAX];
+        let mut ready = Vec::with_capacity(EVENTS_MAX);
         loop {
-            let events = match epoll::wait(&self.epoll, &mut space, None) {
-                Ok((events, _)) => events,
-                Err(Errno::INTR) => continue,
+            if let Err(error) = self.events.wait(EVENTS_MAX, &mut ready) {
                 // Nothing but a broken descriptor is left; reading on is impossible.
-                Err(error) => return tracing::error!(%error, "output is not captured any more"),
-            };
-            for event in events {
-                let token = event.data.u64();
+                return tracing::error!(%error, "output is not captured any more");
+            }
+            for &token in &ready {
                 if token == END {
                     return;
                 }
@@ -200,7 +189,7 @@ impl Shared {
         open.take.end();
         // Taken out before it is closed: a child being started may hold a copy for a moment, and then the set would
         // go on telling of it.
-        _ = epoll::delete(&self.epoll, &open.pipe);
+        self.events.remove(&open.pipe);
         self.slots().open.remove(&slot.token);
     }
 }

@@ -10,12 +10,17 @@ use supervisor_core::text::ByteSize;
 /// The limit of open descriptors as it was before it was raised.
 static OPEN_FILES: OnceLock<Rlimit> = OnceLock::new();
 
+/// Gives the most descriptors the system lets one process have; the hard limit is never above it here.
+pub(super) const fn descriptors_ceiling() -> Option<u64> {
+    None
+}
+
 /// Raises the soft limit of open descriptors to the hard one and gives the new one; services get the old one back.
 pub(crate) fn raise_open_files() -> io::Result<u64> {
     let was = OPEN_FILES.get_or_init(|| rustix::process::getrlimit(Resource::Nofile));
-    let raised = Rlimit { current: was.maximum, maximum: was.maximum };
+    let raised = super::unix::raised(was);
     rustix::process::setrlimit(Resource::Nofile, raised)?;
-    Ok(was.maximum.unwrap_or(u64::MAX))
+    Ok(raised.current.unwrap_or(u64::MAX))
 }
 
 /// Sets the resource limits of a process that was just started.

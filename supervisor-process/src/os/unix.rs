@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
-use rustix::process::{Resource, WaitIdStatus};
+use rustix::process::{Resource, Rlimit, WaitIdStatus};
 use supervisor_core::Signal;
 use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::exit::ExitStatus;
@@ -35,7 +35,9 @@ pub(crate) fn spawn_error_kind(error: &io::Error) -> SpawnErrorKind {
     match code {
         Errno::NOENT | Errno::NOTDIR => SpawnErrorKind::NotFound,
         Errno::ACCESS | Errno::PERM => SpawnErrorKind::PermissionDenied,
-        Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR | Errno::TOOBIG => {
+        #[cfg(target_os = "linux")]
+        Errno::LIBBAD => SpawnErrorKind::BadExecutable,
+        Errno::NOEXEC | Errno::INVAL | Errno::ISDIR | Errno::TOOBIG => {
             SpawnErrorKind::BadExecutable
         }
         Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC => {
@@ -80,6 +82,14 @@ pub(super) fn exit_status(status: &WaitIdStatus) -> ExitStatus {
         ExitStatus::Signal(signal)
     } else {
         ExitStatus::Unknown
+    }
+}
+
+/// Reads the form wait(2) uses: the signal in the low seven bits, the code above the low byte.
+pub(super) const fn from_wait_status(status: i32) -> ExitStatus {
+    match status & 0x7f {
+        0 => ExitStatus::Code((status >> 8) & 0xff),
+        signal => ExitStatus::Signal(signal),
     }
 }
 
@@ -142,6 +152,16 @@ pub(crate) fn rlimits(limits: &supervisor_core::config::ResourceLimits) -> Vec<(
         .collect()
 }
 
+/// Gives the limit of open descriptors with its soft value raised as far as the system allows.
+pub(super) fn raised(was: &Rlimit) -> Rlimit {
+    let ceiling = super::descriptors_ceiling();
+    let current = match (was.maximum, ceiling) {
+        (Some(hard), Some(ceiling)) => Some(hard.min(ceiling)),
+        (hard, ceiling) => hard.or(ceiling),
+    };
+    Rlimit { current, maximum: was.maximum }
+}
+
 /// Sets the pipes of a child: none for input unless it has a channel, ours for output.
 pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
     command.stdin(if channel { Stdio::piped() } else { Stdio::null() });
@@ -152,6 +172,14 @@ pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_status_is_read_as_wait_reads_it() {
+        assert_eq!(from_wait_status(37 << 8), ExitStatus::Code(37));
+        assert_eq!(from_wait_status(9), ExitStatus::Signal(9));
+        assert_eq!(from_wait_status(0x80 | 11), ExitStatus::Signal(11), "with a core dump");
+        assert_eq!(from_wait_status(0), ExitStatus::Code(0));
+    }
 
     #[test]
     fn a_variable_is_found_by_its_whole_name() {

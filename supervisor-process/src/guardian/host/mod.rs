@@ -31,7 +31,7 @@ use super::{GuardianNews, GuardianProgram, exits};
 use crate::capture::read_tail;
 use crate::command::{environment, judge_spawn_error, service_program};
 use crate::importance::Refusals;
-use crate::os::guardian::Step;
+use crate::os::guardian::{ADOPTS, Step};
 use crate::os::{self, Entry};
 use crate::scan::SetKey;
 
@@ -72,7 +72,8 @@ impl Outlived {
 /// by its marks and identities, its ends are reported, and the next start uses a new guardian.
 ///
 /// # Platform
-/// Linux.
+/// **Linux.** **macOS:** what left its group, its session and its living parent and hides its environment, as the system's
+/// own programs do, is not found; type-checked and not run.
 #[derive(Debug)]
 pub struct GuardianSpawner {
     place: Place,
@@ -481,7 +482,8 @@ impl ProcessSpawner for GuardianSpawner {
 
     fn containment(&self) -> Vec<String> {
         let layers = ["guardian", "process_group", "subreaper", "marked_descendants"];
-        layers.map(str::to_owned).into()
+        let here = layers.into_iter().filter(|layer| ADOPTS || *layer != "subreaper");
+        here.map(str::to_owned).collect()
     }
 }
 

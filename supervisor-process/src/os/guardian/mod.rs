@@ -4,12 +4,16 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
 mod plan;
 mod process;
 mod socket;
 
 #[cfg(target_os = "linux")]
 use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;
 
 pub(crate) use plan::{NullDevice, Plan, Refused, Step};
 pub(crate) use process::{
