@@ -467,7 +467,7 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             [CompletionResult]::new('--protocol', '--protocol', [CompletionResultType]::ParameterName, 'What client and server speak')
             [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'What it is called in messages and in the configuration; the program''s name by default')
             [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Configuration file whose service of that name says how to run and restart the server; none is needed')
-            [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'Directory in which `status`, `channels`, `events` and `audit` show the server; one for each wrapped server')
+            [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'Directory in which `status`, `channels`, `events`, `logs` and `audit` show the server; wrapped servers share it')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')

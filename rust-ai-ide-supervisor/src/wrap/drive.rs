@@ -105,6 +105,7 @@ enum Woken {
     ServerEnded(ExitStatus),
     Time,
     Stop,
+    Restart,
 }
 
 impl Driver<'_> {
@@ -136,6 +137,7 @@ impl Driver<'_> {
                 woken = server_event(running, !client_full) => woken,
                 () = sleep(pause) => Woken::Time,
                 () = &mut stop, if !asked_to_stop => Woken::Stop,
+                () = self.wrap.restart.notified(), if !self.ending => Woken::Restart,
             };
             match woken {
                 Woken::ClientRead(Ok(read)) if read > 0 => self.client_read(inbox),
@@ -145,6 +147,7 @@ impl Driver<'_> {
                     asked_to_stop = true;
                     self.client_gone();
                 }
+                Woken::Restart => self.restart().await,
                 Woken::ServerRead(read) => self.server_read(read).await,
                 Woken::ServerWritten(written) => self.server_written(&written),
                 Woken::ServerEnded(status) => self.server_ended(status).await,

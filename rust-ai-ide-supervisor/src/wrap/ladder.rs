@@ -77,6 +77,11 @@ impl Ladder {
         }
     }
 
+    /// Forgets what it holds against the server: somebody asked for a restart.
+    pub(super) const fn forgive(&mut self) {
+        (self.failures, self.beyond, self.opened, self.ready_since) = (0, 0, 0, None);
+    }
+
     /// Judges a loss.
     pub(super) fn lost(&mut self, loss: &Loss, now: Monotonic, random: u64) -> Step {
         let was_ready = self.ready_since.take();

@@ -28,10 +28,26 @@ impl Driver<'_> {
         self.lost(generation, loss, last_stderr);
     }
 
-    pub(super) fn lost(&mut self, generation: Generation, loss: Loss, last_stderr: Vec<String>) {
+    /// Ends the running server because somebody asked for that, and starts another whatever the ladder thinks.
+    pub(super) async fn restart(&mut self) {
+        if let Some(running) = self.running.take() {
+            let generation = running.generation;
+            let last_stderr = running.end().await;
+            let loss = Loss::Replaced("somebody asked for a restart".to_owned());
+            self.tell_loss(generation, &loss, last_stderr);
+        }
+        self.ladder.forgive();
+        self.start_at = Some(self.now());
+    }
+
+    fn tell_loss(&mut self, generation: Generation, loss: &Loss, last_stderr: Vec<String>) {
         let reason = loss.to_string();
         self.observer.observe(&Observed::Lost { generation, reason: &reason });
         self.tell(Input::ServerLost { generation, loss: loss.clone(), last_stderr });
+    }
+
+    pub(super) fn lost(&mut self, generation: Generation, loss: Loss, last_stderr: Vec<String>) {
+        self.tell_loss(generation, &loss, last_stderr);
         if self.ending {
             return;
         }

@@ -13,7 +13,7 @@ mod running;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use recorded::Recorder;
+pub use recorded::{RECORDS_DIR, Recorder};
 use supervisor_core::Generation;
 use supervisor_core::config::{EnvironmentInheritance, FramingKind, ServiceSpec, TransportKind};
 use supervisor_core::error::{ConfigError, SpawnError};
@@ -21,6 +21,7 @@ use supervisor_core::exit::ExitStatus;
 use supervisor_core::message::ChannelState;
 use supervisor_core::ports::{Clock, Entropy, ProcessSpawner};
 use supervisor_ipc::relay::{RecoveryReport, Relay};
+use tokio::sync::Notify;
 
 /// Something a person may want to know of.
 #[derive(Debug)]
@@ -155,4 +156,6 @@ pub struct Wrap {
     pub clock: Arc<dyn Clock>,
     /// Spreads delays.
     pub entropy: Arc<dyn Entropy>,
+    /// Notified when somebody asks for another server now.
+    pub restart: Arc<Notify>,
 }

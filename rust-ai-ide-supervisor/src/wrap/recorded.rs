@@ -1,12 +1,13 @@
 //! A wrapped server in a state directory: `status` and `channels` show it, events and the audit trail tell of it.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use supervisor_core::checkpoint::CheckpointSummary;
 use supervisor_core::config::ServiceSpec;
-use supervisor_core::error::{ProcessError, SupervisorError};
+use supervisor_core::error::{ProcessError, SecurityError, SupervisorError};
 use supervisor_core::event::{EventKind, SupervisorEvent};
 use supervisor_core::journal::{Actor, AuditEntry, AuditVerification};
 use supervisor_core::message::{ChannelState, ChannelStatus};
@@ -17,11 +18,21 @@ use supervisor_core::state::Phase;
 use supervisor_core::status::{LogLine, ServiceStatus, StatusReport};
 use supervisor_core::{CheckpointId, Generation, Incarnation, Sequence, ServiceId};
 use supervisor_ipc::relay::{Ending, RecoveryReport};
+use supervisor_process::SystemSpawner;
 use tokio::sync::Notify;
 
 use super::{Observed, Observer};
 use crate::Supervisor;
 use crate::daemon::{ControlServer, Faces};
+use crate::state_dir::StateDir;
+
+/// Directory in a state directory that has one directory for each wrapped server, a state directory of its own.
+pub const RECORDS_DIR: &str = "wrap";
+
+/// How long somebody who asked for a restart waits for the new server.
+const RESTARTED: Duration = Duration::from_secs(30);
+/// Most lines of output given at once.
+const LINES_MAX: usize = 10_000;
 
 /// Writes what happens to one wrapped server into a state directory, and answers there for it.
 #[derive(Debug)]
@@ -37,6 +48,10 @@ struct Face {
     supervisor: Supervisor,
     seen: Mutex<Seen>,
     asked_to_end: Notify,
+    restart: Arc<Notify>,
+    /// Its waiters are told of every change of the server's phase.
+    changed: Notify,
+    output: OnceLock<Arc<SystemSpawner>>,
 }
 
 #[derive(Debug)]
@@ -46,15 +61,23 @@ struct Seen {
 }
 
 impl Recorder {
-    /// Opens a state directory for a server of this name and answers on its control socket.
+    /// Opens the place of a server of this name in a state directory and answers on a control socket there.
+    ///
+    /// The place is [`RECORDS_DIR`]`/NAME`, so that servers of different names share a state directory, with each other
+    /// and with a supervisor. Whoever notifies `restart` is the operator; the session listens.
     ///
     /// # Errors
-    /// What opening a state directory may give: another supervisor owns it, or its database is refused.
+    /// What opening a state directory may give: a session of this name owns the place, or its database is refused.
     ///
     /// # Cancel safety
     /// Safe; the directory is given up again.
-    pub async fn open(state_dir: &Path, service: &ServiceId) -> Result<Self, SupervisorError> {
-        let supervisor = Supervisor::builder().state_dir(state_dir).build()?;
+    pub async fn open(
+        state_dir: &Path,
+        service: &ServiceId,
+        restart: Arc<Notify>,
+    ) -> Result<Self, SupervisorError> {
+        let records = StateDir::open(StateDir::open(state_dir)?.join(RECORDS_DIR))?;
+        let supervisor = Supervisor::builder().state_dir(records.join(service.as_str())).build()?;
         let sink = supervisor.sink().await?;
         supervisor.start_monitoring().await?;
         let since = supervisor.status().await?.supervisor.started_at;
@@ -91,12 +114,28 @@ impl Recorder {
             supervisor: supervisor.clone(),
             seen: Mutex::new(seen),
             asked_to_end: Notify::new(),
+            restart,
+            changed: Notify::new(),
+            output: OnceLock::new(),
         });
-        let faces = Faces { control: Arc::clone(&face) as Arc<_>, reloader: None, storage: None };
+        let storage = Some(Arc::new(supervisor.clone()) as Arc<_>);
+        let faces = Faces { control: Arc::clone(&face) as Arc<_>, reloader: None, storage };
         let server = ControlServer::start(supervisor.state_dir(), faces).map_err(|source| {
             ProcessError::Os { action: "listening for commands".to_owned(), source: source.into() }
         })?;
         Ok(Self { face, sink, server })
+    }
+
+    /// Gives the directory below which the server's standard error belongs.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.face.supervisor.state_dir().join("logs")
+    }
+
+    /// Shows from now on what this spawner captured of the server.
+    pub fn show_output_of(&self, spawner: Arc<SystemSpawner>) {
+        // Said twice, the first one stays.
+        drop(self.face.output.set(spawner));
     }
 
     /// Waits until somebody asks on the control socket for the end (`down`).
@@ -127,6 +166,7 @@ impl Recorder {
         (seen.service.pid, seen.service.ready) = (pid, to == Phase::Running);
         reason.clone_into(&mut seen.service.reason);
         drop(seen);
+        self.face.changed.notify_waiters();
         self.sink.publish(EventKind::ServiceStateChanged {
             service,
             incarnation: Incarnation(generation.get()),
@@ -141,8 +181,7 @@ impl Recorder {
 
     fn reported(&self, report: &RecoveryReport) {
         let channel = self.face.seen().channel.name.clone();
-        let micros =
-            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (Ending::Recovered, Some(generation)) = (&report.ending, report.recovered) else {
             return;
         };
@@ -199,6 +238,10 @@ impl Face {
         // Every statement under the lock leaves it valid.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_mine(&self, service: &ServiceId) -> bool {
+        self.seen().service.id == *service
+    }
 }
 
 #[async_trait]
@@ -236,15 +279,49 @@ impl SupervisorControl for Face {
     }
 
     async fn start(&self, service: &ServiceId, actor: Actor) -> Result<(), SupervisorError> {
-        self.supervisor.start(service, actor).await
+        if !self.is_mine(service) {
+            return self.supervisor.start(service, actor).await;
+        }
+        if self.seen().service.phase != Phase::Running {
+            self.restart.notify_one();
+        }
+        Ok(())
     }
 
     async fn stop(&self, service: &ServiceId, actor: Actor) -> Result<(), SupervisorError> {
-        self.supervisor.stop(service, actor).await
+        if !self.is_mine(service) {
+            return self.supervisor.stop(service, actor).await;
+        }
+        let reason = "its client decides how long a wrapped server runs; close it there, restart it with \
+                      `ide-supervisor restart`, or end its session with `ide-supervisor down`";
+        let (action, reason) = (format!("stop {service}"), reason.to_owned());
+        Err(SecurityError::NotPermitted { action, reason }.into())
     }
 
     async fn restart(&self, service: &ServiceId, actor: Actor) -> Result<(), SupervisorError> {
-        self.supervisor.restart(service, actor).await
+        if !self.is_mine(service) {
+            return self.supervisor.restart(service, actor).await;
+        }
+        let before = self.seen().service.incarnation;
+        self.restart.notify_one();
+        let started = async {
+            loop {
+                let changed = self.changed.notified();
+                let seen = self.seen().service.clone();
+                if seen.incarnation > before && seen.phase == Phase::Running {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(RESTARTED, started).await.map_err(|_| {
+            let action = format!("waiting until {service} runs again; its reason is in `status`");
+            ProcessError::Os {
+                action,
+                source: std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
+            }
+            .into()
+        })
     }
 
     async fn create_checkpoint(&self, actor: Actor) -> Result<CheckpointId, SupervisorError> {
@@ -274,7 +351,13 @@ impl SupervisorControl for Face {
         service: &ServiceId,
         limit: usize,
     ) -> Result<Vec<LogLine>, SupervisorError> {
-        self.supervisor.logs(service, limit).await
+        match self.output.get().filter(|_| self.is_mine(service)) {
+            Some(spawner) => spawner.logs(service, limit.min(LINES_MAX)).map_err(|source| {
+                let action = format!("reading the captured output of {service}");
+                ProcessError::Os { action, source: source.into() }.into()
+            }),
+            None => self.supervisor.logs(service, limit).await,
+        }
     }
 
     async fn events(

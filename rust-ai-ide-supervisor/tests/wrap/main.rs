@@ -14,6 +14,7 @@ mod fake;
 mod gone;
 mod nonsense;
 mod real;
+mod shared;
 
 /// The scripted server, when this program was started as one; nothing otherwise.
 #[test]

@@ -147,30 +147,3 @@ fn every_byte_passes_as_it_came_while_nothing_is_wrong() {
     assert_eq!(back, serde_json::from_str::<serde_json::Value>(odd).unwrap());
     assert_eq!(client.last_body(), odd);
 }
-
-#[test]
-fn a_state_directory_shows_the_wrapped_server_and_what_happened_to_it() {
-    let place = Place::new(&json!([{}]));
-    let state = place.dir.path().join("state").display().to_string();
-    let mut client =
-        Client::start_with(&place, &["--name", "mine", "--state-dir", &state], &Place::command());
-    client.initialize();
-    client.open(A, "one");
-    client.texts();
-    kill(place.pids()[0]);
-    assert_eq!(client.texts(), json!({ A: [1, "one"] }));
-    client.hears("recovered in");
-    let asked = |command: &[&str]| {
-        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ide-supervisor"));
-        let output = program.args(command).args(["--state-dir", &state]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
-    };
-    let status: serde_json::Value = serde_json::from_str(&asked(&["status", "--json"])).unwrap();
-    assert_eq!(status["services"][0]["id"], "mine");
-    assert_eq!(status["services"][0]["restarts"], 1);
-    let channels = asked(&["channels", "--json"]);
-    assert!(channels.contains("\"ready\""), "{channels}");
-    assert!(within(|| asked(&["events", "--json"]).contains("ChannelRecovered")));
-    assert!(within(|| asked(&["audit", "list"]).contains("signal 9")));
-    assert_eq!(client.leave(), Some(0));
-}

@@ -15,5 +15,6 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     // Before anything else: the process that owns the services is this program run again.
     rust_ai_ide_supervisor::guardian::run_if_asked();
-    commands::run(args::Args::parse())
+    let (watcher, words) = os::worker_of(std::env::args_os());
+    commands::run(args::Args::parse_from(words), watcher)
 }

@@ -25,12 +25,9 @@ pub(crate) struct Wrap {
     /// Configuration file whose service of that name says how to run and restart the server; none is needed.
     #[arg(long, value_name = "FILE", requires = "name")]
     pub(crate) config: Option<PathBuf>,
-    /// Directory in which `status`, `channels`, `events` and `audit` show the server; one for each wrapped server.
+    /// Directory in which `status`, `channels`, `events`, `logs` and `audit` show the server; wrapped servers share it.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Pid of the process that watches this one: how it starts itself again.
-    #[arg(long, value_name = "PID", hide = true)]
-    pub(crate) watched_by: Option<u32>,
     /// The server and its arguments, after `--`; with --config those of the service by default.
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "config")]
     pub(crate) command: Vec<String>,

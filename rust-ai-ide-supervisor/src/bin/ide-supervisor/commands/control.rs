@@ -3,34 +3,28 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rust_ai_ide_supervisor::daemon::ControlClient;
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
-use rust_ai_ide_supervisor::daemon::{ControlClient, Followed};
 use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
 use supervisor_core::journal::AuditEntry;
 use supervisor_core::ports::{AuditLog, CheckpointSelector, CheckpointStore, RestoreSummary};
 use supervisor_core::{CheckpointId, Sequence};
-use tokio::time::Instant;
 
-use super::source::{Source, ask, asked, connect, failure, places, state_dir, stored, unexpected};
-use super::storage;
-use crate::args::Target;
-use crate::args::running::{
-    AuditCommand, CheckpointCommand, Events, Logs, Plain, RunningCommand, Services, Status,
+use super::source::{
+    Source, ask, asked, asked_each, connect, connect_all, connect_for, places, state_dir, stored,
+    targets, unexpected,
 };
+use super::{storage, watch};
+use crate::args::Target;
+use crate::args::running::{AuditCommand, CheckpointCommand, Plain, RunningCommand, Services};
 use crate::exit_code::{Exit, Failure};
-use crate::os;
 use crate::output::{Output, progress};
 use crate::render;
-
-/// Longest time between two looks of `status --watch`.
-const WATCH_EVERY: Duration = Duration::from_secs(5);
-/// Time that a burst of events gets to end.
-const WATCH_SETTLE: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure> {
     super::block_on(async {
         match command {
-            RunningCommand::Status(status) => show_status(&status, output).await,
+            RunningCommand::Status(status) => watch::status(&status, output).await,
             RunningCommand::Top(target) => super::top::run(&target, output).await,
             RunningCommand::Start(services) => {
                 each(services, |service| Call::Start { service }, "started").await
@@ -43,8 +37,8 @@ pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure
             }
             RunningCommand::Down(target) => down(&target).await,
             RunningCommand::Reload(target) => reload(&target).await,
-            RunningCommand::Logs(logs) => show_logs(&logs, output).await,
-            RunningCommand::Events(events) => show_events(&events, output).await,
+            RunningCommand::Logs(logs) => watch::logs(&logs, output).await,
+            RunningCommand::Events(events) => watch::events(&events, output).await,
             RunningCommand::Checkpoint(command) => checkpoint(command, output).await,
             RunningCommand::Audit(command) => audit(command, output).await,
             RunningCommand::Savepoint(command) => storage::savepoint(command, output).await,
@@ -57,68 +51,15 @@ pub(crate) fn run(command: RunningCommand, output: Output) -> Result<(), Failure
     })
 }
 
-async fn show_status(status: &Status, output: Output) -> Result<(), Failure> {
-    let mut client = connect(&status.target).await?;
-    print_status(&mut client, status.json, output).await?;
-    if !status.watch {
-        return Ok(());
-    }
-    let mut follower = connect(&status.target).await?;
-    follower.follow().await.map_err(|error| failure(&error))?;
-    let mut due = Instant::now() + WATCH_EVERY;
-    loop {
-        match tokio::time::timeout_at(due, next(&mut follower)).await {
-            Ok(followed) => {
-                if followed?.is_none() {
-                    return Ok(());
-                }
-                // A burst of events is one change to look at.
-                due = due.min(Instant::now() + WATCH_SETTLE);
-            }
-            Err(_) => {
-                if !status.json {
-                    output.next_screen()?;
-                }
-                print_status(&mut client, status.json, output).await?;
-                due = Instant::now() + WATCH_EVERY;
-            }
-        }
-    }
-}
-
-async fn print_status(
-    client: &mut ControlClient,
-    json: bool,
-    output: Output,
-) -> Result<(), Failure> {
-    let Body::Status(report) = ask(client, Call::Status).await? else {
-        return Err(unexpected());
-    };
-    if json {
-        output.json(&report)
-    } else {
-        output.raw(&render::status(&report, chrono::Utc::now(), output))
-    }
-}
-
-/// Waits for the next event, or for Ctrl-C.
-async fn next(client: &mut ControlClient) -> Result<Option<Followed>, Failure> {
-    let signals = |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
-    tokio::select! {
-        followed = client.next() => followed.map_err(|error| failure(&error)),
-        () = os::asked_to_end().map_err(signals)? => Ok(None),
-    }
-}
-
 /// Carries out one command for several services, all of them even if one fails.
 async fn each(
     services: Services,
     call: impl Fn(supervisor_core::ServiceId) -> Call,
     done: &str,
 ) -> Result<(), Failure> {
-    let mut client = connect(&services.target).await?;
     let mut failed: Option<Failure> = None;
     for id in services.ids {
+        let mut client = connect_for(&services.target, &id).await?;
         match ask(&mut client, call(id.clone())).await {
             Ok(_) => progress(&format!("{id} {done}")),
             Err(failure) => {
@@ -135,17 +76,33 @@ async fn each(
     failed.map_or(Ok(()), Err)
 }
 
+/// Ends the supervisor of a state directory and the sessions of wrapped servers in it.
 async fn down(target: &Target) -> Result<(), Failure> {
-    let dir = state_dir(target)?;
-    let database = places(target, &dir);
-    let mut client = connect(target).await?;
-    ask(&mut client, Call::Down).await?;
-    drop(client);
-    // Gone means that the directory is free again, not only that the services are.
-    while ControlClient::connect(&dir).await.is_ok()
-        || database.as_ref().is_some_and(|(database, _)| is_owned(database))
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut ended = Vec::new();
+    let mut nobody = None;
+    for target in targets(target)? {
+        match connect(&target).await {
+            Ok(mut client) => drop(ask(&mut client, Call::Down).await?),
+            Err(failure) if failure.exit == Exit::NoSupervisor => {
+                _ = nobody.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
+        ended.push(target);
+    }
+    if let Some(failure) = nobody.filter(|_| ended.is_empty()) {
+        return Err(failure);
+    }
+    for target in ended {
+        let dir = state_dir(&target)?;
+        let database = places(&target, &dir);
+        // Gone means that the directory is free again, not only that the services are.
+        while ControlClient::connect(&dir).await.is_ok()
+            || database.as_ref().is_some_and(|(database, _)| is_owned(database))
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     progress("everything is stopped");
     Ok(())
@@ -166,74 +123,6 @@ async fn reload(target: &Target) -> Result<(), Failure> {
         return Err(unexpected());
     };
     progress(&super::up::described(&report));
-    Ok(())
-}
-
-async fn show_logs(logs: &Logs, output: Output) -> Result<(), Failure> {
-    let mut client = connect(&logs.target).await?;
-    let mut last = None;
-    let mut limit = logs.lines as usize;
-    loop {
-        let call = Call::Logs { service: logs.id.clone(), limit };
-        let Body::Logs(lines) = ask(&mut client, call).await? else {
-            return Err(unexpected());
-        };
-        let seen = last
-            .as_ref()
-            .and_then(|last| lines.iter().rposition(|line| line == last))
-            .map_or(0, |at| at + 1);
-        for line in &lines[seen..] {
-            output.line(&render::log_line(line, output))?;
-        }
-        last = lines.last().cloned().or(last);
-        if !logs.follow {
-            return Ok(());
-        }
-        limit = 1000;
-        let signals =
-            |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            () = os::asked_to_end().map_err(signals)? => return Ok(()),
-        }
-    }
-}
-
-async fn show_events(events: &Events, output: Output) -> Result<(), Failure> {
-    let mut client = connect(&events.target).await?;
-    let print = |event: &supervisor_core::event::SupervisorEvent| {
-        if events.json {
-            output.json(event)
-        } else {
-            output.line(&render::event::line(event, output))
-        }
-    };
-    // Followed before the stored ones are read, so that nothing falls between the two.
-    let mut follower = None;
-    if events.follow {
-        let mut connected = connect(&events.target).await?;
-        connected.follow().await.map_err(|error| failure(&error))?;
-        follower = Some(connected);
-    }
-    let call = Call::Events { after: None, limit: events.lines as usize };
-    let Body::Events(stored) = ask(&mut client, call).await? else {
-        return Err(unexpected());
-    };
-    let mut shown = Sequence::ZERO;
-    for event in &stored {
-        print(event)?;
-        shown = event.sequence;
-    }
-    let Some(mut follower) = follower else {
-        return Ok(());
-    };
-    while let Some(followed) = next(&mut follower).await? {
-        match followed {
-            Followed::Event(event) if event.sequence > shown => print(&event)?,
-            Followed::Event(_) => {}
-            Followed::Missed(missed) => progress(&format!("{missed} events are missing here")),
-        }
-    }
     Ok(())
 }
 
@@ -386,18 +275,20 @@ fn judged(summaries: &[CheckpointSummary], json: bool, output: Output) -> Result
 async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
     match command {
         AuditCommand::List(listing) => {
-            let rows = asked(&listing.plain.target, async |source| {
+            let rows = asked_each(&listing.plain.target, async |source| {
                 audit_rows(source, listing.lines).await
             })
             .await?;
-            if listing.plain.json {
-                output.json(&rows)
-            } else {
-                output.table(&render::audit(&rows))
+            let several = rows.len() > 1;
+            let mut rows: Vec<AuditEntry> = rows.into_iter().flat_map(|(_, rows)| rows).collect();
+            if several {
+                rows.sort_by_key(|row| row.at);
             }
+            let rows = &rows[rows.len().saturating_sub(listing.lines as usize)..];
+            if listing.plain.json { output.json(&rows) } else { output.table(&render::audit(rows)) }
         }
         AuditCommand::Verify(plain) => {
-            let verification = asked(&plain.target, async |source| match source {
+            let found = asked_each(&plain.target, async |source| match source {
                 Source::Live(client) => match ask(client, Call::AuditVerify).await? {
                     Body::AuditVerified(verification) => Ok(verification),
                     _ => Err(unexpected()),
@@ -407,12 +298,20 @@ async fn audit(command: AuditCommand, output: Output) -> Result<(), Failure> {
                 }
             })
             .await?;
-            if plain.json {
-                output.json(&verification)?;
-            } else {
-                output.line(&verification.detail)?;
+            match &found[..] {
+                [(_, only)] if plain.json => output.json(only)?,
+                all if plain.json => {
+                    let all: Vec<_> = all.iter().map(|(dir, found)| serde_json::json!({ "state_dir": dir, "verification": found })).collect();
+                    output.json(&all)?;
+                }
+                [(_, only)] => output.line(&only.detail)?,
+                all => {
+                    for (dir, found) in all {
+                        output.line(&format!("{}: {}", dir.display(), found.detail))?;
+                    }
+                }
             }
-            if verification.intact {
+            if found.iter().all(|(_, verification)| verification.intact) {
                 return Ok(());
             }
             Err(Failure::new(Exit::Failed, "the audit trail is not intact")
@@ -437,9 +336,12 @@ async fn audit_rows(source: &mut Source, lines: u32) -> Result<Vec<AuditEntry>, 
 }
 
 async fn channels(plain: &Plain, output: Output) -> Result<(), Failure> {
-    let mut client = connect(&plain.target).await?;
-    let Body::Channels(channels) = ask(&mut client, Call::Channels).await? else {
-        return Err(unexpected());
-    };
-    if plain.json { output.json(&channels) } else { output.table(&render::channels(&channels)) }
+    let mut all = Vec::new();
+    for mut client in connect_all(&plain.target).await? {
+        let Body::Channels(channels) = ask(&mut client, Call::Channels).await? else {
+            return Err(unexpected());
+        };
+        all.extend(channels);
+    }
+    if plain.json { output.json(&all) } else { output.table(&render::channels(&all)) }
 }

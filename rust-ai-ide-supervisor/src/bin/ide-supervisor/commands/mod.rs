@@ -9,6 +9,7 @@ mod source;
 mod storage;
 mod top;
 mod up;
+mod watch;
 mod wrap;
 
 use std::process::ExitCode;
@@ -19,13 +20,13 @@ use crate::exit_code::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::services;
 
-/// Runs a command and says why if it fails.
-pub(crate) fn run(args: Args) -> ExitCode {
+/// Runs a command and says why if it fails; `watcher` is the pid of the process that started this one to carry a session.
+pub(crate) fn run(args: Args, watcher: Option<u32>) -> ExitCode {
     let output = Output::new(args.color);
     let ended = match args.command {
         // A service is another program that happens to live in this file.
         Command::DemoService(service) => return services::run(&service),
-        Command::Wrap(session) => return wrap::run(&session),
+        Command::Wrap(session) => return wrap::run(&session, watcher),
         Command::Running(RunningCommand::Up(up)) => up::run(&up, output),
         Command::Running(RunningCommand::Demo(demo)) => demo::run(&demo, output),
         Command::Running(command) => control::run(command, output),

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 use rust_ai_ide_supervisor::config_file::ConfigFile;
 use rust_ai_ide_supervisor::daemon::protocol::{Body, Call};
 use rust_ai_ide_supervisor::daemon::{ClientError, ControlClient};
+use rust_ai_ide_supervisor::wrap::RECORDS_DIR;
 use rust_ai_ide_supervisor::{StatePersistence, SupervisorConfig};
+use supervisor_core::ServiceId;
 use supervisor_core::error::{Classified, DatabaseError, chain};
 use supervisor_persist::StatePersistenceBuilder;
 
 use crate::args::Target;
 use crate::exit_code::{Exit, Failure};
 use crate::output::progress;
+
+/// Wrapped servers that are looked at in one state directory.
+const RECORDS_MAX: usize = 1000;
 
 /// Gives the state directory that is meant; without a configuration file there is no supervisor to ask.
 pub(super) fn state_dir(target: &Target) -> Result<PathBuf, Failure> {
@@ -24,6 +29,76 @@ pub(super) fn state_dir(target: &Target) -> Result<PathBuf, Failure> {
 pub(super) async fn connect(target: &Target) -> Result<ControlClient, Failure> {
     let dir = state_dir(target)?;
     ControlClient::connect(&dir).await.map_err(|error| failure(&error))
+}
+
+/// Gives the state directory that is meant and, below it, those of the wrapped servers that were ever recorded there.
+pub(super) fn targets(target: &Target) -> Result<Vec<Target>, Failure> {
+    let dir = state_dir(target)?;
+    let records = std::fs::read_dir(dir.join(RECORDS_DIR)).into_iter().flatten().flatten();
+    let mut wrapped: Vec<PathBuf> =
+        records.map(|entry| entry.path()).filter(|it| it.is_dir()).collect();
+    wrapped.sort();
+    wrapped.truncate(RECORDS_MAX);
+    let wrapped = wrapped.into_iter().map(|dir| Target { config: None, state_dir: Some(dir) });
+    Ok([target.clone()].into_iter().chain(wrapped).collect())
+}
+
+/// Connects to whoever answers in a state directory: its supervisor, and the sessions of wrapped servers.
+pub(super) async fn connect_all(target: &Target) -> Result<Vec<ControlClient>, Failure> {
+    let mut clients = Vec::new();
+    let mut nobody = None;
+    for target in targets(target)? {
+        match ControlClient::connect(&state_dir(&target)?).await {
+            Ok(client) => clients.push(client),
+            Err(error @ ClientError::NotRunning { .. }) => _ = nobody.get_or_insert(error),
+            Err(error) => return Err(failure(&error)),
+        }
+    }
+    match nobody {
+        Some(error) if clients.is_empty() => Err(failure(&error)),
+        _ => Ok(clients),
+    }
+}
+
+/// Connects to whoever has a service; to the supervisor, which says that it has none, when nobody does.
+pub(super) async fn connect_for(target: &Target, id: &ServiceId) -> Result<ControlClient, Failure> {
+    let mut clients = connect_all(target).await?;
+    if clients.len() > 1 {
+        for at in 0..clients.len() {
+            if let Body::Status(report) = ask(&mut clients[at], Call::Status).await?
+                && report.services.iter().any(|service| service.id == *id)
+            {
+                return Ok(clients.swap_remove(at));
+            }
+        }
+    }
+    Ok(clients.swap_remove(0))
+}
+
+/// Asks everybody who has an answer, the supervisor first, then the wrapped servers by name.
+pub(super) async fn asked_each<T>(
+    target: &Target,
+    mut question: impl AsyncFnMut(&mut Source) -> Result<T, Failure>,
+) -> Result<Vec<(PathBuf, T)>, Failure> {
+    let mut answers = Vec::new();
+    let mut nobody = None;
+    for target in targets(target)? {
+        let mut source = match source(&target).await {
+            Ok(source) => source,
+            Err(failure) if failure.exit == Exit::NoSupervisor => {
+                _ = nobody.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        let answer = question(&mut source).await;
+        let closed = source.close().await;
+        answers.push((state_dir(&target)?, answer.and_then(|answer| closed.map(|()| answer))?));
+    }
+    match nobody {
+        Some(failure) if answers.is_empty() => Err(failure),
+        _ => Ok(answers),
+    }
 }
 
 pub(super) fn failure(error: &ClientError) -> Failure {

@@ -12,7 +12,7 @@ use supervisor_core::CheckpointId;
 use supervisor_core::error::{Classified as _, chain};
 use supervisor_persist::BackupProgress;
 
-use super::source::{Source, asked, builder, failure, stored, unexpected};
+use super::source::{Source, asked, asked_each, builder, failure, stored, unexpected};
 use crate::args::running::Plain;
 use crate::args::storage::{BackupCommand, DeadLetterCommand, RecoveryCommand, SavepointCommand};
 use crate::exit_code::{Exit, Failure};
@@ -21,9 +21,19 @@ use crate::render::{size, storage as render};
 
 /// Asks the supervisor that runs, or its store when none does.
 async fn ask(plain: &Plain, storage: StorageCall) -> Result<StorageAnswer, Failure> {
+    asked(&plain.target, async move |source| answer_of(source, storage).await).await
+}
+
+/// Asks everybody who keeps something in a state directory: its supervisor, and the sessions of wrapped servers.
+async fn ask_each(plain: &Plain, storage: StorageCall) -> Result<Vec<StorageAnswer>, Failure> {
+    let all = asked_each(&plain.target, async |source| answer_of(source, storage.clone()).await);
+    Ok(all.await?.into_iter().map(|(_, answer)| answer).collect())
+}
+
+async fn answer_of(source: &mut Source, storage: StorageCall) -> Result<StorageAnswer, Failure> {
     let list = list_of(&storage);
     let far = tell();
-    asked(&plain.target, async move |source| match source {
+    match source {
         Source::Live(client) => {
             let call = Call::Storage { storage };
             match client.call_with(call, |so_far| far(so_far)).await {
@@ -39,8 +49,7 @@ async fn ask(plain: &Plain, storage: StorageCall) -> Result<StorageAnswer, Failu
             let done = carry_out(store, storage, None, far).await;
             done.map_err(|error| refused(error.code(), chain(&error), list))
         }
-    })
-    .await
+    }
 }
 
 /// Words the failure of a call on a store that is open: what is wrong is what was named, not the database.
@@ -268,21 +277,24 @@ pub(super) async fn dead_letters(
     match command {
         DeadLetterCommand::List { channel, listing } => {
             let limit = listing.lines as usize;
-            match ask(&listing.plain, StorageCall::DeadLetterList { channel, limit }).await? {
-                StorageAnswer::DeadLetters(letters) => {
-                    json_or(&listing.plain, output, &letters, || {
-                        output.list(
-                            &render::dead_letters(&letters, chrono::Utc::now()),
-                            "no dead letters",
-                        )
-                    })
-                }
-                _ => Err(unexpected()),
+            let mut letters = Vec::new();
+            let call = StorageCall::DeadLetterList { channel, limit };
+            for answer in ask_each(&listing.plain, call).await? {
+                let StorageAnswer::DeadLetters(some) = answer else {
+                    return Err(unexpected());
+                };
+                letters.extend(some);
             }
+            // Newest first, as each of them is.
+            letters.sort_by_key(|letter| std::cmp::Reverse(letter.at));
+            letters.truncate(limit);
+            json_or(&listing.plain, output, &letters, || {
+                output.list(&render::dead_letters(&letters, chrono::Utc::now()), "no dead letters")
+            })
         }
         DeadLetterCommand::Requeue { ids, plain } => {
             let wanted = ids.len();
-            let back = counted(&plain, StorageCall::DeadLetterRequeue { ids }, output).await?;
+            let back = counted_each(&plain, StorageCall::DeadLetterRequeue { ids }, output).await?;
             let back = to_usize(back);
             if back > 0 {
                 progress(&format!("{} will be sent again", count(back, "message")));
@@ -295,7 +307,8 @@ pub(super) async fn dead_letters(
             Err(Failure::new(Exit::Failed, message).help("`dead-letters list` shows their ids"))
         }
         DeadLetterCommand::Purge { channel, plain, .. } => {
-            let gone = counted(&plain, StorageCall::DeadLetterPurge { channel }, output).await?;
+            let gone =
+                counted_each(&plain, StorageCall::DeadLetterPurge { channel }, output).await?;
             progress(&format!("{} deleted", count(to_usize(gone), "dead letter")));
             Ok(())
         }
@@ -319,15 +332,26 @@ pub(super) async fn recovery(command: RecoveryCommand, output: Output) -> Result
 }
 
 async fn counted(plain: &Plain, call: StorageCall, output: Output) -> Result<u64, Failure> {
-    match ask(plain, call).await? {
-        StorageAnswer::Count(n) => {
-            if plain.json {
-                output.json(&serde_json::json!({ "count": n }))?;
-            }
-            Ok(n)
-        }
-        _ => Err(unexpected()),
+    total(plain, vec![ask(plain, call).await?], output)
+}
+
+/// The same, over everybody who keeps dead letters.
+async fn counted_each(plain: &Plain, call: StorageCall, output: Output) -> Result<u64, Failure> {
+    total(plain, ask_each(plain, call).await?, output)
+}
+
+fn total(plain: &Plain, answers: Vec<StorageAnswer>, output: Output) -> Result<u64, Failure> {
+    let mut sum = 0;
+    for answer in answers {
+        let StorageAnswer::Count(n) = answer else {
+            return Err(unexpected());
+        };
+        sum += n;
     }
+    if plain.json {
+        output.json(&serde_json::json!({ "count": sum }))?;
+    }
+    Ok(sum)
 }
 
 /// Gives a file's whole path; the directory it is named in must be there.

@@ -15,22 +15,26 @@ use supervisor_ipc::lsp::{LspOptions, LspRelay};
 use supervisor_ipc::mcp::{McpOptions, McpRelay};
 use supervisor_ipc::relay::Relay;
 use supervisor_process::{SystemClock, SystemEntropy, SystemSpawner};
+use tokio::sync::Notify;
 
 use crate::args::wrap::{Wrap, WrapProtocol};
 use crate::exit_code::{Exit, Failure};
 use crate::os;
 use crate::output::{self, progress};
 
+/// Sessions of one program that may share a state directory without a name of their own.
+const SAME_NAME_MAX: u32 = 64;
+
 /// Runs the session and ends the process, with the server's own exit code where it ended by itself.
 ///
 /// Where the system allows it a second process watches this one, so that a kill of either ends the server.
-pub(crate) fn run(wrap: &Wrap) -> ExitCode {
-    if wrap.watched_by.is_none()
+pub(crate) fn run(wrap: &Wrap, watcher: Option<u32>) -> ExitCode {
+    if watcher.is_none()
         && let Some(code) = os::watch()
     {
         return ExitCode::from(code);
     }
-    let ended = session(wrap).and_then(|(end, name)| judge(end, &name));
+    let ended = session(wrap, watcher).and_then(|(end, name)| judge(end, &name));
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -40,16 +44,13 @@ pub(crate) fn run(wrap: &Wrap) -> ExitCode {
     }
 }
 
-fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
+fn session(wrap: &Wrap, watcher: Option<u32>) -> Result<(WrapEnd, String), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Exit::Failed, format!("{what}: {error}"))
     };
     let (spec, by_policy) = specification(wrap)?;
-    let name = spec.id.clone();
-    let invalid =
-        |error: &supervisor_core::error::ConfigError| Failure::new(Exit::Usage, chain(error));
-    let mut options =
-        WrapOptions::new(spec, framing(wrap.protocol)).map_err(|error| invalid(&error))?;
+    let mut options = WrapOptions::new(spec, framing(wrap.protocol))
+        .map_err(|error| Failure::new(Exit::Usage, chain(&error)))?;
     options.by_policy = by_policy;
     output::start_logging(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -57,12 +58,24 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
     let end = runtime.block_on(async {
         let entropy = SystemEntropy::new();
         let mark = format!("wrap-{}-{:016x}", std::process::id(), entropy.next_u64());
-        let watcher = wrap.watched_by.map(os::Watcher::find).transpose();
+        let watcher = watcher.map(os::Watcher::find).transpose();
         let mut watcher = watcher.map_err(|error| failed("cannot start", &error))?;
-        let spawner = SystemSpawner::new(mark, None, true)
+        let restart = Arc::new(Notify::new());
+        let recorder = match &wrap.state_dir {
+            Some(dir) => {
+                Some(recorder(dir, &mut options.spec, wrap.name.is_some(), &restart).await?)
+            }
+            None => None,
+        };
+        let name = options.spec.id.clone();
+        let logs = recorder.as_ref().map(Recorder::log_dir);
+        let spawner = SystemSpawner::new(mark, logs, true)
             .map_err(|error| failed("cannot start", &error))?
             .pass_stderr();
         let spawner = Arc::new(spawner);
+        if let Some(recorder) = &recorder {
+            recorder.show_output_of(Arc::clone(&spawner));
+        }
         let stop =
             os::asked_to_end().map_err(|error| failed("cannot listen for signals", &error))?;
         let hung_up = os::hung_up().map_err(|error| failed("cannot listen for signals", &error))?;
@@ -76,13 +89,7 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
             spawner: Arc::clone(&spawner) as Arc<_>,
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(entropy),
-        };
-        let id = session.options.spec.service_id().map_err(|error| invalid(&error))?;
-        let recorder = match &wrap.state_dir {
-            None => None,
-            Some(dir) => {
-                Some(Recorder::open(dir, &id).await.map_err(|error| super::up::failure(&error))?)
-            }
+            restart,
         };
         let down = recorder.as_ref().map(Recorder::asked_to_end);
         let down = async move {
@@ -106,11 +113,53 @@ fn session(wrap: &Wrap) -> Result<(WrapEnd, String), Failure> {
         }
         // Its thread may wait for somebody to read our standard error; it ends with the process.
         std::mem::forget(spawner);
-        Ok::<_, Failure>(end)
+        Ok::<_, Failure>((end, name))
     });
     // A thread that waits for standard input cannot be woken; it ends with the process.
     runtime.shutdown_background();
-    Ok((end?, name))
+    end
+}
+
+/// Opens the server's place in a state directory. A name that nobody chose gets a number when others have it.
+async fn recorder(
+    dir: &Path,
+    spec: &mut ServiceSpec,
+    named: bool,
+    restart: &Arc<Notify>,
+) -> Result<Recorder, Failure> {
+    let plain = spec.id.clone();
+    for number in 1..=SAME_NAME_MAX {
+        if number > 1 {
+            spec.id = numbered(&plain, number);
+        }
+        let id = spec.service_id().map_err(|error| Failure::new(Exit::Usage, chain(&error)))?;
+        let failure = match Recorder::open(dir, &id, Arc::clone(restart)).await {
+            Ok(recorder) => return Ok(recorder),
+            Err(error) => super::up::failure(&error),
+        };
+        if failure.exit != Exit::OwnedByAnother {
+            return Err(failure);
+        }
+        if named {
+            let text = format!(
+                "a wrapped server named {plain} runs already in {}: {}",
+                dir.display(),
+                failure.message
+            );
+            return Err(Failure::new(failure.exit, text).help("give this one another --name"));
+        }
+    }
+    let text =
+        format!("{SAME_NAME_MAX} wrapped servers named {plain} run already in {}", dir.display());
+    Err(Failure::new(Exit::OwnedByAnother, text)
+        .help("give this one a --name or another --state-dir"))
+}
+
+/// Makes another id of an id.
+fn numbered(id: &str, number: u32) -> String {
+    let end = format!("-{number}");
+    let begin: String = id.chars().take(supervisor_core::SERVICE_ID_LEN_MAX - end.len()).collect();
+    begin + &end
 }
 
 /// Waits for the end of the process that watches this one.
@@ -223,6 +272,9 @@ mod tests {
         assert_eq!(name_of("/usr/bin/clangd"), "clangd");
         assert_eq!(name_of("./-my server.exe"), "my-server");
         assert_eq!(name_of("/"), "server");
+        assert_eq!(numbered("clangd", 2), "clangd-2");
+        let long = numbered(&"x".repeat(supervisor_core::SERVICE_ID_LEN_MAX), 64);
+        assert!(supervisor_core::ServiceId::new(long).is_ok());
         assert!(supervisor_core::ServiceId::new(name_of(&"ä".repeat(300))).is_ok());
     }
 }

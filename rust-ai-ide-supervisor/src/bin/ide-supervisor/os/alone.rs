@@ -1,6 +1,12 @@
 //! Systems without sub-reapers: a session is one process, and nobody is left to end its server when that is killed.
 
+use std::ffi::OsString;
 use std::io;
+
+/// Gives the command line as it is: nobody starts workers here.
+pub(crate) fn worker_of(words: impl Iterator<Item = OsString>) -> (Option<u32>, Vec<OsString>) {
+    (None, words.collect())
+}
 
 /// Starts no second process.
 pub(crate) const fn watch() -> Option<u8> {

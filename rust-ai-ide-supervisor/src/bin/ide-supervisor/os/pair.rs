@@ -22,12 +22,25 @@ use tokio::time::Instant;
 use crate::exit_code::Exit;
 use crate::output::progress;
 
-/// Option of a worker: the pid of its watcher.
-const WATCHED_BY: &str = "--watched-by";
+/// First argument of a worker; the pid of its watcher is the second.
+const WATCHED_BY: &str = "--ide-supervisor-watched-by";
 /// How long killed processes are waited for; one that a device holds is left to the system then.
 const CONFIRM: Duration = Duration::from_secs(5);
 /// Pause between two looks at what was killed.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Takes the watcher's pid out of a worker's command line.
+pub(crate) fn worker_of(words: impl Iterator<Item = OsString>) -> (Option<u32>, Vec<OsString>) {
+    let mut words: Vec<OsString> = words.collect();
+    if words.get(1).is_none_or(|first| first != WATCHED_BY) {
+        return (None, words);
+    }
+    let watcher = words.get(2).and_then(|pid| pid.to_str()?.parse().ok());
+    if watcher.is_some() {
+        words.drain(1..3);
+    }
+    (watcher, words)
+}
 
 /// Makes this process the watcher of a session and gives its exit code once the session is over and nothing is left.
 ///
@@ -48,16 +61,13 @@ pub(crate) fn watch() -> Option<u8> {
 
 fn start() -> io::Result<Child> {
     set_child_subreaper(Some(getpid()))?;
-    let mut words: Vec<OsString> = std::env::args_os().collect();
-    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
-    let me = getpid().as_raw_nonzero().to_string();
-    words.splice(end..end, [OsString::from(WATCHED_BY), me.into()]);
     // The very program that runs, even if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.args(words.iter().skip(1));
-    if let Some(name) = words.first() {
+    let mut words = std::env::args_os();
+    if let Some(name) = words.next() {
         command.arg0(name);
     }
+    command.args([WATCHED_BY, &getpid().as_raw_nonzero().to_string()]).args(words);
     if !io::IsTerminal::is_terminal(&io::stdin()) {
         // A kill of our group must leave one of the two. A terminal is read by its foreground group only.
         command.process_group(0);
