@@ -63,6 +63,8 @@ pub enum ExitReason {
     StartTimeout,
     /// It stopped giving signs of life and was killed.
     Hang,
+    /// The channel over its own pipes broke while it lived on; it was ended, because nothing else leads to it.
+    ChannelLost,
     /// It exceeded its memory ceiling.
     MemoryLimit,
     /// It exceeded its processor ceiling.
@@ -86,6 +88,7 @@ impl fmt::Display for ExitReason {
             Self::Stopped => "stopped on request",
             Self::StartTimeout => "start timeout",
             Self::Hang => "hang",
+            Self::ChannelLost => "channel lost",
             Self::MemoryLimit => "memory limit",
             Self::CpuLimit => "cpu limit",
             Self::SpawnFailed => "start failed",

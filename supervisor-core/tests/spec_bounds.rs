@@ -479,10 +479,9 @@ fn probes_ask_where_something_can_answer() {
 fn a_channel_says_where_it_listens() {
     let of = |transport, path: Option<&str>, address: Option<&str>| {
         let binding = ChannelBinding {
-            transport,
-            framing: FramingKind::Lsp,
             path: path.map(Into::into),
             address: address.map(str::to_owned),
+            ..ChannelBinding::new(transport, FramingKind::Lsp)
         };
         set(move |spec| spec.channel = Some(binding.clone()))
     };

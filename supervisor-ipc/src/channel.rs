@@ -13,7 +13,7 @@ use supervisor_core::message::{
 use supervisor_core::ports::{Clock, Entropy, EventSink, Outbox, StateSynchronizer};
 use supervisor_core::state::ChannelPosition;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
@@ -53,6 +53,8 @@ pub(crate) enum Request {
     Attach(Arc<dyn Transport>),
     Synchronizer(Arc<dyn StateSynchronizer>),
     Reload,
+    /// Answered with the peer's next word; dropped when it will not come.
+    Ping(oneshot::Sender<()>),
     Do(Event),
 }
 
@@ -140,6 +142,7 @@ impl Channel {
             share,
             last_recovery: None,
             settled: Vec::new(),
+            pings: Vec::new(),
             actions: Vec::new(),
             waker: None,
             attention: false,
@@ -239,6 +242,24 @@ impl Channel {
     /// Safe.
     pub async fn retry_now(&self) -> Result<(), IpcError> {
         self.ask(Request::Do(Event::RetryNow)).await
+    }
+
+    /// Asks the peer for a sign of life and waits for its next word, whatever it is; bound it with a timeout of your own.
+    ///
+    /// # Errors
+    /// [`IpcError::Lost`] when there is no connection, or it ends before the peer says anything; a retry helps once the
+    /// channel is ready. [`IpcError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ping(&self) -> Result<(), IpcError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Ping(answer)).await?;
+        answered.await.map_err(|_| IpcError::Lost {
+            channel: self.name.to_string(),
+            generation: self.shown.borrow().generation,
+            was_written: false,
+        })
     }
 
     /// Looks into the outbox again, for messages that came there by another way: dead letters that were put back.

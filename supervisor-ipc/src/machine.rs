@@ -43,6 +43,8 @@ pub(crate) struct Machine {
     budget: RetryBudget,
     /// When repetitions may go on, while the budget has nothing left.
     paused: Option<Monotonic>,
+    /// Whether somebody can be asked why the peer is silent.
+    pub(crate) weighs: bool,
     /// Bytes that the other channels of the monitor hold.
     pub(crate) elsewhere: usize,
     /// Whether the connection takes more; what is written beyond waits in its lane instead.
@@ -66,6 +68,7 @@ impl Machine {
             now: Monotonic::ZERO,
             budget,
             paused: None,
+            weighs: false,
             elsewhere: 0,
             writable: true,
             state: ChannelState::Connecting,
@@ -96,6 +99,13 @@ impl Machine {
 
     pub(crate) const fn last_sent(&self) -> u64 {
         self.next_s - 1
+    }
+
+    /// Gives a number for a frame that is none of the machine's.
+    pub(crate) const fn number(&mut self) -> u64 {
+        let s = self.next_s;
+        self.next_s += 1;
+        s
     }
 
     /// Ids that were forgotten for want of room before their time: so often the guarantee was weaker than the window.
@@ -160,11 +170,12 @@ impl Machine {
         match event {
             Event::Attached => self.on_attached(actions),
             Event::Connected => self.on_connected(actions),
+            Event::Weighed { excuse } => self.on_weighed(excuse, actions),
             Event::ConnectFailed { reason, permanent } => {
                 self.on_failure(&reason, permanent, actions);
             }
             Event::Synced { handled } => self.on_synced(handled, actions),
-            Event::Lost { reason } => self.on_lost(&reason, actions),
+            Event::Lost { reason } => self.on_lost(&reason, false, actions),
             Event::Alive => self.on_alive(actions),
             Event::Acked { s, duplicate } => {
                 self.on_acked(s, duplicate, actions);
@@ -206,7 +217,7 @@ impl Machine {
     }
 
     /// Whether the peer is there and its state restored.
-    const fn connected(&self) -> bool {
+    pub(crate) const fn connected(&self) -> bool {
         matches!(self.state, ChannelState::Ready | ChannelState::Suspect | ChannelState::Draining)
     }
 

@@ -87,6 +87,10 @@ pub(crate) enum Event {
     Lost {
         reason: String,
     },
+    /// Why the peer may be silent without being dead, if somebody knows a reason.
+    Weighed {
+        excuse: Option<String>,
+    },
     /// Something came from the peer.
     Alive,
     /// The peer has everything up to `s`; `duplicate` says that it had seen `s` itself before.
@@ -113,14 +117,46 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     Connect,
     Disconnect,
-    Synchronize { generation: Generation },
-    Write { s: u64, message: Arc<IpcMessage>, expect_reply: bool },
-    Ping { s: u64 },
-    Settle { id: Uuid, outcome: Outcome },
-    Bury { message: Arc<IpcMessage>, cause: String, generations: Vec<Generation> },
-    Dropped { id: Uuid, lane: Lane, outcome: Outcome },
-    State { from: ChannelState, to: ChannelState, reason: Arc<str> },
+    Synchronize {
+        generation: Generation,
+    },
+    Write {
+        s: u64,
+        message: Arc<IpcMessage>,
+        expect_reply: bool,
+    },
+    Ping {
+        s: u64,
+    },
+    Settle {
+        id: Uuid,
+        outcome: Outcome,
+    },
+    Bury {
+        message: Arc<IpcMessage>,
+        cause: String,
+        generations: Vec<Generation>,
+    },
+    Dropped {
+        id: Uuid,
+        lane: Lane,
+        outcome: Outcome,
+    },
+    State {
+        from: ChannelState,
+        to: ChannelState,
+        reason: Arc<str>,
+    },
     Recovered(Box<Incident>),
+    /// Ask whoever runs the peer why it is silent; answered by `Weighed`.
+    Weigh {
+        generation: Generation,
+    },
+    /// The connection was given up, `silent` for want of a sign of life.
+    Lost {
+        silent: bool,
+        reason: Arc<str>,
+    },
 }
 
 /// How one loss was recovered from.

@@ -14,7 +14,7 @@ use supervisor_core::ports::StateSynchronizer;
 use supervisor_core::state::ChannelPosition;
 use supervisor_core::{Generation, Monotonic, Sequence};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -28,12 +28,17 @@ use crate::session::{SESSION_MAX, Session};
 use crate::share::Share;
 use crate::transport::{Connection, Transport};
 
+/// Who may wait for the peer's next word; one more is told at once that it did not come.
+const PINGS_MAX: usize = 64;
+
 /// What a background job of the task ended with.
 #[derive(Debug)]
 pub(crate) enum Done {
     Connected(Result<Connection, IpcError>),
     /// With the number up to which the peer had handled what was sent before.
     Synced(Generation, Result<u64, IpcError>),
+    /// Why the peer of this generation is silent.
+    Weighed(Generation, Option<String>),
     /// The semaphore's place is given back with it.
     Nothing,
 }
@@ -64,6 +69,8 @@ pub(crate) struct Task {
     pub(crate) last_recovery: Option<Arc<ChannelRecovery>>,
     /// Outcomes that those who wait for them are told when the lock is free.
     pub(crate) settled: Vec<(Promise, Outcome)>,
+    /// Who waits for the peer's next word.
+    pub(crate) pings: Vec<oneshot::Sender<()>>,
     /// Emptied after each step; kept for its memory.
     pub(crate) actions: Vec<Action>,
     pub(crate) waker: Option<Waker>,
@@ -102,12 +109,24 @@ impl Task {
                 }
             }
             Request::Attach(transport) => {
+                self.machine.weighs = transport.weighs();
                 self.transport = Some(transport);
                 self.step(Event::Attached);
             }
+            Request::Ping(answer) => self.ping(answer),
             Request::Synchronizer(synchronizer) => self.synchronizer = Some(synchronizer),
             Request::Do(event) => self.step(event),
         }
+    }
+
+    fn ping(&mut self, answer: oneshot::Sender<()>) {
+        self.pings.retain(|waiting| !waiting.is_closed());
+        if !self.machine.connected() || self.pings.len() >= PINGS_MAX {
+            return;
+        }
+        let s = self.machine.number();
+        self.write(self.protocol.ping(s, self.options.framing));
+        self.pings.push(answer);
     }
 
     fn settle(&mut self, id: Uuid, outcome: Outcome) {
@@ -186,7 +205,14 @@ impl Task {
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
         }
-        match self.protocol.decode(&frame, self.world.clock.wall()) {
+        let heard = self.protocol.decode(&frame, self.world.clock.wall());
+        if heard.is_ok() && !self.pings.is_empty() {
+            for waiting in self.pings.drain(..) {
+                // An error means that nobody waits any more.
+                _ = waiting.send(());
+            }
+        }
+        match heard {
             Ok(Heard::Ack { s, duplicate }) => self.step(Event::Acked { s, duplicate }),
             Ok(Heard::Reply { s, reply }) => self.step(Event::Replied { s, reply }),
             Ok(Heard::Message(message)) => self.deliver(message),
@@ -229,7 +255,10 @@ impl Task {
                     Err(error) => self.step(Event::Lost { reason: chain(&error) }),
                 }
             }
-            Done::Synced(..) | Done::Nothing => {}
+            Done::Weighed(generation, excuse) if generation == self.machine.generation => {
+                self.step(Event::Weighed { excuse });
+            }
+            Done::Synced(..) | Done::Weighed(..) | Done::Nothing => {}
         }
     }
 
@@ -240,6 +269,7 @@ impl Task {
                 Action::Disconnect => {
                     self.wire = None;
                     self.session = None;
+                    self.pings.clear();
                     self.jobs.abort_all();
                 }
                 Action::Synchronize { generation } => self.synchronize(generation),
@@ -262,6 +292,13 @@ impl Task {
                     });
                 }
                 Action::Recovered(incident) => self.tell_recovered(&incident),
+                Action::Weigh { generation } => self.weigh(generation),
+                Action::Lost { silent, reason } => {
+                    if let Some(transport) = &self.transport {
+                        let reason = format!("channel {}: {reason}", self.name);
+                        transport.lost(silent, &reason);
+                    }
+                }
             }
         }
     }
@@ -305,6 +342,13 @@ impl Task {
                 Err(IpcError::TimedOut { channel: transport.describe(), limit })
             }))
         };
+        self.jobs.spawn_on(work, &self.runtime);
+        self.attention = true;
+    }
+
+    fn weigh(&mut self, generation: Generation) {
+        let Some(transport) = self.transport.clone() else { return };
+        let work = async move { Done::Weighed(generation, transport.excuse().await) };
         self.jobs.spawn_on(work, &self.runtime);
         self.attention = true;
     }

@@ -1,10 +1,10 @@
 //! What carries the bytes of a channel.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use supervisor_core::error::{ErrorClass, IpcError};
-use supervisor_core::ports::{ChildStdio, StdioReceiver};
+use supervisor_core::ports::{ChannelWatch, ChildStdio, StdioReceiver};
 use supervisor_core::{Incarnation, ServiceId};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
@@ -54,6 +54,25 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     fn waits(&self) -> bool {
         false
     }
+
+    /// Whether somebody runs the peer and may be asked why it is silent.
+    fn weighs(&self) -> bool {
+        false
+    }
+
+    /// Tells why the peer of the newest connection may be silent without being dead, for people; nothing when its silence
+    /// is to be believed. Asked only if [`weighs`](Self::weighs), before a connection is given up for silence.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn excuse(&self) -> Option<String> {
+        None
+    }
+
+    /// Is told that the newest connection was given up; `silent` when that was for want of a sign of life. Never blocks.
+    fn lost(&self, silent: bool, reason: &str) {
+        let _ = (silent, reason);
+    }
 }
 
 pub(crate) fn connect_error(transport: &str, class: ErrorClass, error: std::io::Error) -> IpcError {
@@ -101,18 +120,45 @@ impl Transport for TcpTransport {
 #[derive(Debug)]
 pub struct StdioSlot {
     newest: watch::Sender<Option<Incarnation>>,
-    pipes: Mutex<Option<ChildStdio>>,
+    pipes: Mutex<Pipes>,
+    watch: Option<Arc<dyn ChannelWatch>>,
 }
+
+/// What is there to be taken, and what was taken last.
+#[derive(Debug, Default)]
+struct Pipes {
+    waiting: Option<(Run, ChildStdio)>,
+    taken: Option<Run>,
+}
+
+type Run = (ServiceId, Incarnation);
 
 impl Default for StdioSlot {
     fn default() -> Self {
-        Self { newest: watch::Sender::new(None), pipes: Mutex::new(None) }
+        Self { newest: watch::Sender::new(None), pipes: Mutex::default(), watch: None }
+    }
+}
+
+impl StdioSlot {
+    /// Makes a slot whose channel asks `watch` before it gives a silent service up, and tells it what became of the
+    /// channel: pipes that are lost can only be had anew from a new incarnation.
+    #[must_use]
+    pub fn watched(watch: Arc<dyn ChannelWatch>) -> Self {
+        Self { watch: Some(watch), ..Self::default() }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Pipes> {
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taken(&self) -> Option<(&dyn ChannelWatch, Run)> {
+        Some((self.watch.as_deref()?, self.locked().taken.clone()?))
     }
 }
 
 impl StdioReceiver for StdioSlot {
-    fn attach(&self, _: &ServiceId, incarnation: Incarnation, stdio: ChildStdio) {
-        *self.pipes.lock().unwrap_or_else(PoisonError::into_inner) = Some(stdio);
+    fn attach(&self, service: &ServiceId, incarnation: Incarnation, stdio: ChildStdio) {
+        self.locked().waiting = Some(((service.clone(), incarnation), stdio));
         self.newest.send_replace(Some(incarnation));
     }
 }
@@ -122,8 +168,15 @@ impl Transport for StdioSlot {
     async fn connect(&self) -> Result<Connection, IpcError> {
         let mut newest = self.newest.subscribe();
         loop {
-            let taken = self.pipes.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(stdio) = taken {
+            let taken = {
+                let mut pipes = self.locked();
+                let waiting = pipes.waiting.take();
+                if let Some((run, _)) = &waiting {
+                    pipes.taken = Some(run.clone());
+                }
+                waiting
+            };
+            if let Some((_, stdio)) = taken {
                 let failed = |error| connect_error("stdio", ErrorClass::Transient, error);
                 let reader = tokio::process::ChildStdout::from_std(stdio.stdout).map_err(failed)?;
                 let writer = tokio::process::ChildStdin::from_std(stdio.stdin).map_err(failed)?;
@@ -142,6 +195,21 @@ impl Transport for StdioSlot {
 
     fn waits(&self) -> bool {
         true
+    }
+
+    fn weighs(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    async fn excuse(&self) -> Option<String> {
+        let (watch, (service, incarnation)) = self.taken()?;
+        watch.excuse(&service, incarnation).await
+    }
+
+    fn lost(&self, silent: bool, reason: &str) {
+        if let Some((watch, (service, incarnation))) = self.taken() {
+            watch.lost(&service, incarnation, silent, reason);
+        }
     }
 }
 

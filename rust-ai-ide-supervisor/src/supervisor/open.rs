@@ -16,7 +16,7 @@ use supervisor_core::status::SupervisorPhase;
 use supervisor_core::{CheckpointId, Incarnation, Sequence, ServiceId};
 use supervisor_ipc::IpcMonitor;
 use supervisor_persist::{Durability, StatePersistence};
-use supervisor_process::{Cgroups, Engine, SystemProcessTable};
+use supervisor_process::{Cgroups, ChannelPing, Engine, SystemProbes, SystemProcessTable};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -107,6 +107,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .sink(Arc::clone(&events))
         .store(Arc::new(store.clone()) as Arc<dyn StateStore>)
         .stdio(Arc::clone(&hub) as Arc<dyn StdioReceiver>)
+        .probes(Arc::new(SystemProbes::new().with_ping(Arc::clone(&hub) as Arc<dyn ChannelPing>)))
         .mark(dir.mark())
         .log_dir(dir.join("logs"))
         .health_check_interval(inner.config.health_check_interval)
@@ -126,6 +127,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .sink(events)
         .outbox(Arc::new(store.clone()) as Arc<dyn Outbox>)
         .build();
+    hub.join(ipc.clone(), engine.channel_watch());
     note_recovery(&audit, &recovered);
     let newest = CheckpointStore::list(&store, 1).await?.first().map(|summary| summary.id);
     Ok(Parts {

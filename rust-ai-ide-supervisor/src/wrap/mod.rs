@@ -15,7 +15,9 @@ use std::time::Duration;
 
 pub use recorded::{RECORDS_DIR, Recorder};
 use supervisor_core::Generation;
-use supervisor_core::config::{EnvironmentInheritance, FramingKind, ServiceSpec, TransportKind};
+use supervisor_core::config::{
+    ChannelBinding, EnvironmentInheritance, FramingKind, ServiceSpec, TransportKind,
+};
 use supervisor_core::error::{ConfigError, SpawnError};
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::message::ChannelState;
@@ -105,13 +107,7 @@ impl WrapOptions {
     /// # Errors
     /// [`ConfigError`] naming the field. A retry does not help.
     pub fn new(mut spec: ServiceSpec, framing: FramingKind) -> Result<Self, ConfigError> {
-        let channel = supervisor_core::config::ChannelBinding {
-            transport: TransportKind::Stdio,
-            framing,
-            path: None,
-            address: None,
-        };
-        spec.channel = Some(channel);
+        spec.channel = Some(ChannelBinding::new(TransportKind::Stdio, framing));
         spec.validate()?;
         Ok(Self {
             spec,

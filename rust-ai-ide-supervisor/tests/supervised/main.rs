@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+mod channels;
 mod critical;
 mod guardian;
 mod place;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::RecoveryConfig;
 use crate::error::ConfigError;
 
 /// What carries the bytes of a channel.
@@ -49,10 +50,22 @@ pub struct ChannelBinding {
     /// `host:port` for `tcp`; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// How it buffers, retries and reconnects; the defaults otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Box<RecoveryConfig>>,
 }
 
 impl ChannelBinding {
+    /// Makes a binding without path and address, which only standard input and output can do without.
+    #[must_use]
+    pub const fn new(transport: TransportKind, framing: FramingKind) -> Self {
+        Self { transport, framing, path: None, address: None, recovery: None }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(recovery) = &self.recovery {
+            recovery.validate().map_err(|error| error.within("channel.recovery"))?;
+        }
         match self.transport {
             TransportKind::Unix | TransportKind::Pipe if self.path.is_none() => {
                 Err(ConfigError::invalid(
@@ -68,5 +81,21 @@ impl ChannelBinding {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_how_a_channel_recovers_is_named_by_its_path() {
+        let with = |max_attempts| {
+            let recovery = RecoveryConfig { max_attempts, ..RecoveryConfig::default() };
+            let binding = ChannelBinding::new(TransportKind::Stdio, FramingKind::Lsp);
+            ChannelBinding { recovery: Some(Box::new(recovery)), ..binding }.validate()
+        };
+        assert_eq!(with(100), Ok(()));
+        assert_eq!(with(101).unwrap_err().field(), "channel.recovery.max_attempts");
     }
 }

@@ -150,6 +150,15 @@ pub enum Event {
         /// Why it is not, for people; nothing when it is.
         doubt: Option<String>,
     },
+    /// The channel over its own pipes is gone for good, while nobody has seen it end.
+    ChannelLost {
+        /// The run.
+        incarnation: Incarnation,
+        /// Whether the service gave no sign of life for too long; otherwise the connection itself ended.
+        silent: bool,
+        /// Which channel, and why.
+        reason: String,
+    },
     /// The service reported something of itself.
     Notified {
         /// The run.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::machine::{EXTEND_MAX, WEIGH_MAX};
+use super::machine::{CHANNEL_EXIT_WAIT, EXTEND_MAX, WEIGH_MAX};
 use super::stopping::After;
 use super::timers::Timer;
 use super::turn::Turn;
@@ -201,6 +201,31 @@ impl Lifecycle {
         turn.act(Effect::Diagnose { incarnation: self.incarnation });
         let after = After::Judge { exit: ExitReason::Hang, text: text.clone() };
         self.begin_stop(after, text, "hang", turn);
+    }
+
+    /// Nothing can be said to the service any more: a silent one hangs; of another one the end is waited for, because it
+    /// usually is what ended the channel.
+    pub(super) fn on_channel_lost(&mut self, silent: bool, reason: String, turn: &mut Turn) {
+        if self.stop.is_some()
+            || !self.spawned
+            || self.channel_lost.is_some()
+            || !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Unhealthy)
+        {
+            return;
+        }
+        if silent {
+            self.hang(&reason, turn);
+            return;
+        }
+        self.timers.arm(Timer::Channel, turn.now.monotonic + CHANNEL_EXIT_WAIT);
+        self.channel_lost = Some(reason.into());
+    }
+
+    pub(super) fn on_channel_overdue(&mut self, turn: &mut Turn) {
+        let Some(reason) = self.channel_lost.take() else { return };
+        let text = format!("channel lost: {reason}");
+        let after = After::Judge { exit: ExitReason::ChannelLost, text: text.clone() };
+        self.begin_stop(after, text, "channel_lost", turn);
     }
 
     pub(super) fn on_notified(&mut self, notification: Notification, turn: &mut Turn) {

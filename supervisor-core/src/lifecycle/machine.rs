@@ -36,6 +36,9 @@ pub const PENDING_COMMANDS_MAX: usize = 64;
 pub const DUMP_WAIT: Duration = Duration::from_secs(1);
 /// How long the answer whether a hang is believable may take; without one the hang is believed.
 pub(super) const WEIGH_MAX: Duration = Duration::from_secs(5);
+/// How long a service whose channel ended may take to end itself; most channels end because their service does, and its
+/// exit code then says more than the channel can. Noticing an exit takes milliseconds, on a loaded machine some hundred.
+pub(super) const CHANNEL_EXIT_WAIT: Duration = Duration::from_secs(1);
 /// Longest extension of a deadline a service may ask for at a time.
 pub(super) const EXTEND_MAX: Duration = Duration::from_secs(3600);
 /// Deadlines handled in one step; the rest waits for the next tick.
@@ -70,6 +73,8 @@ pub struct Lifecycle {
     pub(super) stop: Option<Stop>,
     /// The liveness probe that was lost and what it said, while it is being weighed.
     pub(super) suspected: Option<(usize, String)>,
+    /// Which channel of the run ended and why, while its own end is waited for.
+    pub(super) channel_lost: Option<Box<str>>,
     pub(super) waiting: bool,
     pub(super) budget_asked: bool,
     /// Why the start under way is a restart, if it is one.
@@ -129,6 +134,7 @@ impl Lifecycle {
             timers: TimerTable::default(),
             stop: None,
             suspected: None,
+            channel_lost: None,
             waiting: false,
             budget_asked: false,
             restart_cause: None,
@@ -347,6 +353,7 @@ impl Lifecycle {
             | Event::SetKilled { incarnation, .. }
             | Event::ProbeCompleted { incarnation, .. }
             | Event::HangWeighed { incarnation, .. }
+            | Event::ChannelLost { incarnation, .. }
             | Event::Notified { incarnation, .. }
             | Event::LimitExceeded { incarnation, .. } => {
                 if self.is_current(incarnation) {
@@ -369,6 +376,9 @@ impl Lifecycle {
                 self.on_probe(probe, passed, detail, latency, turn);
             }
             Event::HangWeighed { probe, doubt, .. } => self.on_hang_weighed(probe, doubt, turn),
+            Event::ChannelLost { silent, reason, .. } => {
+                self.on_channel_lost(silent, reason, turn);
+            }
             Event::Notified { notification, .. } => self.on_notified(notification, turn),
             Event::LimitExceeded { ceiling, detail, .. } => self.on_limit(ceiling, &detail, turn),
             _ => {}
@@ -388,6 +398,7 @@ impl Lifecycle {
                 Timer::Stable => self.on_stable(turn),
                 Timer::HalfOpen => self.on_half_open(turn),
                 Timer::Weigh => self.on_weigh_overdue(turn),
+                Timer::Channel => self.on_channel_overdue(turn),
             }
         }
         for probe in 0..self.probes.len() {

@@ -32,6 +32,7 @@ impl Lifecycle {
         self.lost = false;
         self.stop = None;
         self.suspected = None;
+        self.channel_lost = None;
         self.timers.clear();
         for probe in &mut self.probes {
             probe.reset();

@@ -112,6 +112,7 @@ impl Lifecycle {
         }
         self.timers.clear();
         self.suspected = None;
+        self.channel_lost = None;
         self.ready = false;
     }
 

@@ -19,10 +19,12 @@ pub(super) enum Timer {
     HalfOpen,
     /// The answer whether a hang is believable must have come.
     Weigh,
+    /// A service whose channel ended must have ended, too.
+    Channel,
 }
 
 impl Timer {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Startup,
         Self::StopStep,
         Self::KillRetry,
@@ -30,6 +32,7 @@ impl Timer {
         Self::Stable,
         Self::HalfOpen,
         Self::Weigh,
+        Self::Channel,
     ];
 }
 

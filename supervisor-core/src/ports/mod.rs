@@ -14,8 +14,8 @@ pub use control::{
     CheckpointSelector, Delivery, EventSubscription, RestoreSummary, SupervisorControl,
 };
 pub use process::{
-    ChildHandle, ChildStdio, EventSink, KillReport, MarkedProcess, ProbeOutcome, ProbeRequest,
-    ProbeRunner, ProcessSpawner, ProcessTable, SpawnRequest, StdioReceiver, Survivor,
+    ChannelWatch, ChildHandle, ChildStdio, EventSink, KillReport, MarkedProcess, ProbeOutcome,
+    ProbeRequest, ProbeRunner, ProcessSpawner, ProcessTable, SpawnRequest, StdioReceiver, Survivor,
 };
 pub use store::{AuditLog, CheckpointStore, DedupStore, EventStore, Journal, Outbox, StateStore};
 pub use time::{Clock, Entropy};
@@ -25,8 +25,8 @@ pub use self::{
     channel::{MockStateSynchronizer, MockSyncSession},
     control::{MockEventSubscription, MockSupervisorControl},
     process::{
-        MockChildHandle, MockEventSink, MockProbeRunner, MockProcessSpawner, MockProcessTable,
-        MockStdioReceiver,
+        MockChannelWatch, MockChildHandle, MockEventSink, MockProbeRunner, MockProcessSpawner,
+        MockProcessTable, MockStdioReceiver,
     },
     store::{
         MockAuditLog, MockCheckpointStore, MockDedupStore, MockEventStore, MockJournal, MockOutbox,
@@ -50,6 +50,7 @@ mod tests {
         shareable::<dyn ProbeRunner>();
         shareable::<dyn EventSink>();
         shareable::<dyn StdioReceiver>();
+        shareable::<dyn ChannelWatch>();
         shareable::<dyn StateStore>();
         shareable::<dyn Journal>();
         shareable::<dyn EventStore>();

@@ -135,6 +135,24 @@ pub trait StdioReceiver: Send + Sync + std::fmt::Debug {
     fn attach(&self, service: &ServiceId, incarnation: Incarnation, stdio: ChildStdio);
 }
 
+/// Takes in what a channel over a service's own pipes finds out about the service, and answers for the service's silence.
+///
+/// Promise: [`lost`](Self::lost) of a run that has ended, or is being ended, changes nothing.
+#[cfg_attr(any(test, feature = "mock"), mockall::automock)]
+#[async_trait]
+pub trait ChannelWatch: Send + Sync + std::fmt::Debug {
+    /// Tells why this run may be silent without being dead, for people: it is at work, or kept from it by others. Nothing
+    /// when its silence is to be believed, or the run is another one by now.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn excuse(&self, service: &ServiceId, incarnation: Incarnation) -> Option<String>;
+
+    /// Is told that the channel to this run is gone for good; `silent` when it was given up for want of a sign of life.
+    /// Never blocks.
+    fn lost(&self, service: &ServiceId, incarnation: Incarnation, silent: bool, reason: &str);
+}
+
 /// A process that carries a supervisor's mark in its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkedProcess {

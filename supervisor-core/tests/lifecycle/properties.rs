@@ -27,6 +27,7 @@ enum Move {
     Dependency(bool),
     Group,
     Limit,
+    Channel(bool),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -59,10 +60,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         5 => command.prop_map(Move::Command),
         6 => status.prop_map(Move::Exit),
         2 => habits.prop_map(Move::Habits),
-        2 => (0_u64..5, 0_u8..5).prop_map(|(back, kind)| Move::Stale(back, kind)),
+        2 => (0_u64..5, 0_u8..6).prop_map(|(back, kind)| Move::Stale(back, kind)),
         1 => any::<bool>().prop_map(Move::Dependency),
         1 => Just(Move::Group),
         1 => Just(Move::Limit),
+        1 => any::<bool>().prop_map(Move::Channel),
     ];
     prop::collection::vec(one, 0..60)
 }
@@ -135,6 +137,11 @@ fn play(world: &mut World, moves: &[Move]) {
                 ceiling: supervisor_core::lifecycle::Ceiling::Memory,
                 detail: "2 of 1".into(),
             }),
+            Move::Channel(silent) => world.feed(Event::ChannelLost {
+                incarnation: world.machine.incarnation(),
+                silent: *silent,
+                reason: "svc: gone".into(),
+            }),
         }
     }
 }
@@ -157,6 +164,7 @@ fn stale(world: &mut World, incarnation: Incarnation, kind: u8) {
             detail: String::new(),
             latency: Duration::ZERO,
         },
+        4 => Event::ChannelLost { incarnation, silent: true, reason: "svc: gone".into() },
         _ => Event::SetEmpty { incarnation },
     };
     let (state, seen) = (world.machine.state(), world.machine.stale_events());

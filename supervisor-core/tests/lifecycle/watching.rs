@@ -5,7 +5,7 @@ use std::time::Duration;
 use supervisor_core::Signal;
 use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec, ServiceSpec};
 use supervisor_core::event::EventKind;
-use supervisor_core::exit::ExitReason;
+use supervisor_core::exit::{ExitReason, ExitStatus};
 use supervisor_core::lifecycle::{Command, DUMP_WAIT, Event, Notification};
 use supervisor_core::state::Phase;
 
@@ -173,4 +173,63 @@ fn what_a_service_says_of_itself_never_hides_what_is_being_done_about_it() {
     say(&mut world, Notification::Status("all is well".into()));
     say(&mut world, Notification::Stopping);
     assert_eq!(world.machine.state().reason, why);
+}
+
+fn lose_channel(world: &mut World, silent: bool) {
+    let incarnation = world.machine.incarnation();
+    world.feed(Event::ChannelLost { incarnation, silent, reason: "svc: it is gone".into() });
+}
+
+fn last_reason(world: &World) -> ExitReason {
+    world.machine.state().last_exit.unwrap().reason
+}
+
+#[test]
+fn a_service_whose_channel_fell_silent_is_restarted_once_as_a_hang_that_names_the_channel() {
+    // Its liveness probe finds out at the same time.
+    let mut world = World::new(watched(ProbeKind::Process));
+    world.command(Command::Start);
+    world.habits.probes_pass = false;
+    world.pass(secs(1));
+    lose_channel(&mut world, true);
+    lose_channel(&mut world, true);
+    world.habits.probes_pass = true;
+    world.pass(secs(60));
+    assert_eq!((world.starts.len(), last_reason(&world)), (2, ExitReason::Hang));
+    let restarted = world.published.iter().find_map(|event| match event {
+        EventKind::ServiceRestarted { reason, .. } => Some(reason.as_str()),
+        _ => None,
+    });
+    assert_eq!(restarted, Some("hang: svc: it is gone"));
+}
+
+#[test]
+fn a_service_that_lives_on_without_its_channel_is_ended_and_one_that_ends_is_judged_by_its_own_end()
+{
+    let mut world = World::new(watched(ProbeKind::Process));
+    world.command(Command::Start);
+    lose_channel(&mut world, false);
+    world.pass(Duration::from_millis(900));
+    assert_eq!(world.machine.phase(), Phase::Running, "its own end is waited for");
+    world.pass(secs(60));
+    assert_eq!((world.starts.len(), last_reason(&world)), (2, ExitReason::ChannelLost));
+    lose_channel(&mut world, false);
+    world.pass(Duration::from_millis(100));
+    world.exit(ExitStatus::Code(3));
+    assert_eq!(last_reason(&world), ExitReason::Crash);
+    world.pass(secs(60));
+    assert_eq!(world.starts.len(), 3, "and nothing of the wait is left");
+}
+
+#[test]
+fn a_channel_that_ends_with_a_stop_is_no_reason_for_a_restart() {
+    let mut world = World::new(watched(ProbeKind::Process));
+    world.habits.ignores_signals = true;
+    world.command(Command::Start);
+    lose_channel(&mut world, false);
+    world.command(Command::Stop);
+    lose_channel(&mut world, false);
+    lose_channel(&mut world, true);
+    world.pass(secs(60));
+    assert_eq!((world.starts.len(), world.machine.phase()), (1, Phase::Stopped));
 }

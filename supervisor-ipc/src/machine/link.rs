@@ -114,6 +114,7 @@ impl Machine {
         self.life.last_heard = self.now;
         self.life.pings = 0;
         self.life.stalled = None;
+        self.life.forget_doubt();
         self.writable = true;
         self.link.timer = Some(self.now + self.config.handshake_timeout);
         self.enter(ChannelState::Syncing, "restoring the peer's state", actions);
@@ -146,7 +147,7 @@ impl Machine {
     }
 
     /// The connection broke: what was in flight goes back to the front in its order, or ends as unknown.
-    pub(super) fn on_lost(&mut self, reason: &str, actions: &mut Vec<Action>) {
+    pub(super) fn on_lost(&mut self, reason: &str, silent: bool, actions: &mut Vec<Action>) {
         if !(self.connected() || self.state == ChannelState::Syncing) {
             return;
         }
@@ -172,6 +173,8 @@ impl Machine {
             self.take_back(item, alone, actions);
         }
         self.life.stalled = None;
+        self.life.forget_doubt();
+        actions.push(Action::Lost { silent, reason: reason.into() });
         actions.push(Action::Disconnect);
         self.on_failure(reason, false, actions);
     }
@@ -255,7 +258,7 @@ impl Machine {
                 self.connect("half-open: one try", actions);
             }
             ChannelState::Syncing => {
-                self.on_lost("the peer's state was not restored in time", actions);
+                self.on_silence("the peer's state was not restored in time".to_owned(), actions);
             }
             _ => {}
         }

@@ -111,6 +111,18 @@ impl Transport for FaultProxy {
     fn waits(&self) -> bool {
         self.inner.waits()
     }
+
+    fn weighs(&self) -> bool {
+        self.inner.weighs()
+    }
+
+    async fn excuse(&self) -> Option<String> {
+        self.inner.excuse().await
+    }
+
+    fn lost(&self, silent: bool, reason: &str) {
+        self.inner.lost(silent, reason);
+    }
 }
 
 /// Passes bytes on until the whole connection is to end.

@@ -94,6 +94,10 @@ impl Actor {
                         Event::Commanded { id, command }
                     }
                     Some(Message::Event(event)) => *event,
+                    Some(Message::Excuse { incarnation, reply }) => {
+                        self.excuse(incarnation, reply);
+                        continue;
+                    }
                     Some(Message::Adopt(child)) => {
                         Box::pin(self.adopt(child)).await;
                         continue;

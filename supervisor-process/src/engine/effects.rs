@@ -12,6 +12,8 @@ use supervisor_core::ports::{ChildHandle, ProbeRequest, SpawnRequest};
 use supervisor_core::state::{Desired, Phase};
 use supervisor_core::{Incarnation, Signal};
 
+use tokio::sync::oneshot;
+
 use super::actor::{Actor, Running};
 use super::ceilings::LimitWatch;
 use super::{dependencies, overload};
@@ -196,6 +198,24 @@ impl Actor {
         self.jobs.spawn(async move {
             let doubt = overload::doubt(child, usual, timeout).await;
             Event::HangWeighed { incarnation, probe, doubt }
+        });
+    }
+
+    /// Answers why a run may be silent; without an answer its silence is believed.
+    pub(super) fn excuse(
+        &mut self,
+        incarnation: Incarnation,
+        reply: oneshot::Sender<Option<String>>,
+    ) {
+        let Some(child) = self.child(incarnation) else { return };
+        if self.machine.phase() == Phase::Starting {
+            // Its startup probes have a deadline of their own.
+            drop(reply.send(Some("it has not passed its startup probe yet".to_owned())));
+            return;
+        }
+        self.jobs.spawn(async move {
+            drop(reply.send(overload::excuse(child).await));
+            Event::Tick
         });
     }
 

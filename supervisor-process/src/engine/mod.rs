@@ -6,6 +6,7 @@
 mod actor;
 mod builder;
 mod ceilings;
+mod channel_watch;
 mod dependencies;
 mod effects;
 mod overload;

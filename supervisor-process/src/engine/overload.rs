@@ -19,6 +19,9 @@ const STEP: Duration = Duration::from_millis(20);
 /// A host that runs less than this many times slower than free is busy, not overloaded.
 const SLOW_MIN: f64 = 4.0;
 
+/// A service that uses this share of one processor works: timers of an idle runtime use a tenth of it.
+const WORK_MIN: f64 = 0.02;
+
 /// What was seen, all looks together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Seen {
@@ -39,6 +42,19 @@ pub(super) async fn doubt(
     usual: Duration,
     timeout: Duration,
 ) -> Option<String> {
+    let seen = watch(child).await?;
+    tracing::debug!(?seen, ?usual, "a hang was weighed");
+    seen.excuse(usual, timeout)
+}
+
+/// Looks why a service is silent; nothing if it neither works nor is kept from it, or nothing is known.
+pub(super) async fn excuse(child: Arc<dyn ChildHandle>) -> Option<String> {
+    let seen = watch(child).await?;
+    tracing::debug!(?seen, "a silence was weighed");
+    seen.work().or_else(|| seen.excuse(Duration::ZERO, Duration::ZERO))
+}
+
+async fn watch(child: Arc<dyn ChildHandle>) -> Option<Seen> {
     // It reads some files for each thread, and computes for a moment: no work for a thread that serves others.
     let looking = tokio::task::spawn_blocking(move || child.members());
     let set: Arc<[u32]> = looking.await.ok()?.iter().map(|member| member.pid).collect();
@@ -52,8 +68,7 @@ pub(super) async fn doubt(
         before = after;
     }
     seen.slowdown = trying.await.ok()?;
-    tracing::debug!(?seen, ?usual, "a hang was weighed");
-    seen.excuse(usual, timeout)
+    Some(seen)
 }
 
 async fn look(set: &Arc<[u32]>) -> Option<(Instant, Vec<Thread>)> {
@@ -91,6 +106,14 @@ impl Seen {
         if stuck {
             self.stuck += step;
         }
+    }
+
+    /// Says that the service works, if it does; a stopped one does not, whatever its others do.
+    fn work(&self) -> Option<String> {
+        let busy = !self.suspended && self.had >= self.took.mul_f64(WORK_MIN);
+        busy.then(|| {
+            format!("it is at work: it used {} of {}", millis(self.had), millis(self.took))
+        })
     }
 
     /// Gives the reason why the host is to blame, if it is.
@@ -175,6 +198,15 @@ mod tests {
         assert!(slow.excuse(ms(30), ms(1000)).unwrap().contains("20 times slower"));
         assert_eq!(slow.excuse(ms(5), ms(1000)), None, "even then it had been answered in a tenth");
         assert_eq!(slow.excuse(ms(0), ms(1000)), None, "it never passed, so nothing is known");
+    }
+
+    #[test]
+    fn a_silent_service_that_computes_is_at_work_and_one_that_only_keeps_timers_or_is_suspended_is_not()
+     {
+        let computes = Seen { had: ms(180), ..QUIET };
+        assert_eq!(computes.work().unwrap(), "it is at work: it used 180ms of 200ms");
+        assert_eq!(QUIET.work(), None);
+        assert_eq!(Seen { suspended: true, ..computes }.work(), None);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use supervisor_core::ServiceId;
 use supervisor_core::config::{Dependency, GroupStrategy, ServiceSpec};
 use supervisor_core::lifecycle::{Command, CommandFailure, Event};
 use supervisor_core::policy::RestartBudget;
@@ -14,6 +13,7 @@ use supervisor_core::ports::{
 };
 use supervisor_core::state::ServiceState;
 use supervisor_core::status::LogLine;
+use supervisor_core::{Incarnation, ServiceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub(crate) enum Message {
     Command { command: Command, reply: oneshot::Sender<Result<(), CommandFailure>> },
     /// Something happened to it. Boxed: a mailbox keeps room for 32 messages.
     Event(Box<Event>),
+    /// Its channel hears nothing from this run: is there a reason that speaks for it?
+    Excuse { incarnation: Incarnation, reply: oneshot::Sender<Option<String>> },
     /// The run in its restored state is alive, or its end is known: it is ours again.
     Adopt(Box<dyn ChildHandle>),
 }

@@ -164,8 +164,7 @@ async fn niceness_and_oom_score_are_a_programs_from_its_first_instruction_on() {
 }
 
 pub(crate) fn with_channel(mut spec: ServiceSpec) -> ServiceSpec {
-    let (transport, framing) = (TransportKind::Stdio, FramingKind::Length);
-    spec.channel = Some(ChannelBinding { transport, framing, path: None, address: None });
+    spec.channel = Some(ChannelBinding::new(TransportKind::Stdio, FramingKind::Length));
     spec
 }
 

@@ -77,6 +77,9 @@ struct World {
     recovered: Vec<Incident>,
     buried: Vec<(Uuid, Vec<Generation>)>,
     dropped: HashSet<Uuid>,
+    weighing: bool,
+    /// Connections given up: whether for silence, and why.
+    losses: Vec<(bool, Arc<str>)>,
 }
 
 impl World {
@@ -108,6 +111,8 @@ impl World {
             recovered: Vec::new(),
             buried: Vec::new(),
             dropped: HashSet::new(),
+            weighing: false,
+            losses: Vec::new(),
         };
         world.step(Event::Attached);
         world
@@ -190,6 +195,11 @@ impl World {
                 }
                 Action::Dropped { id, .. } => drop(self.dropped.insert(id)),
                 Action::Recovered(incident) => self.recovered.push(*incident),
+                Action::Weigh { generation } => {
+                    assert_eq!(generation, self.machine.generation);
+                    self.weighing = true;
+                }
+                Action::Lost { silent, reason } => self.losses.push((silent, reason)),
             }
         }
         let control = queue::CONTROL_RESERVE;

@@ -27,6 +27,7 @@ enum Move {
     Alive,
     Wrote(bool),
     RetryNow,
+    Weighed(bool),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -54,6 +55,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::Alive),
         1 => any::<bool>().prop_map(Move::Wrote),
         1 => Just(Move::RetryNow),
+        2 => any::<bool>().prop_map(Move::Weighed),
     ];
     prop::collection::vec(one, 0..160)
 }
@@ -129,6 +131,10 @@ fn play(world: &mut World, moves: &[Move]) {
             Move::Alive => world.step(Event::Alive),
             Move::Wrote(pending) => world.step(Event::Wrote { pending: *pending }),
             Move::RetryNow => world.step(Event::RetryNow),
+            Move::Weighed(excused) => {
+                let excuse = excused.then(|| "it is at work".to_owned());
+                world.step(Event::Weighed { excuse });
+            }
             Move::Connected | Move::Failed | Move::Synced => {}
         }
     }
@@ -140,8 +146,9 @@ proptest! {
     /// The world asserts on the way: bounds, order within a lane, numbers that only rise, nothing before the peer's state is
     /// restored, outcomes that are true, no second write of what must not be repeated.
     #[test]
-    fn every_accepted_message_ends_exactly_once_and_truly(moves in moves(), overflow in overflow()) {
+    fn every_accepted_message_ends_exactly_once_and_truly(moves in moves(), overflow in overflow(), weighs in any::<bool>()) {
         let mut world = World::with(RecoveryConfig { overflow, ..config() });
+        world.machine.weighs = weighs;
         play(&mut world, &moves);
         world.step(Event::Close);
         let mut wanted = HashMap::new();
@@ -162,8 +169,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_channel_is_ready_again_once_faults_stop_and_delivers(moves in moves()) {
+    fn the_channel_is_ready_again_once_faults_stop_and_delivers(moves in moves(), weighs in any::<bool>()) {
         let mut world = World::new();
+        world.machine.weighs = weighs;
         play(&mut world, &moves);
         for _ in 0..200 {
             world.pass(Duration::from_secs(4));

@@ -182,6 +182,73 @@ fn a_peer_that_gives_signs_of_life_may_be_busy_for_as_long_as_it_likes() {
 }
 
 #[test]
+fn a_silent_peer_that_somebody_runs_is_given_up_only_if_nothing_speaks_for_it() {
+    let mut world = World::ready();
+    world.machine.weighs = true;
+    let answer = |world: &mut World, excuse: Option<&str>| {
+        assert!(std::mem::take(&mut world.weighing), "{}", world.machine.reason);
+        world.step(Event::Weighed { excuse: excuse.map(str::to_owned) });
+    };
+    // Silent for ninety seconds while it works: asked about every five of them, never given up.
+    world.pass(Duration::from_secs(20));
+    for _ in 0..14 {
+        answer(&mut world, Some("it is at work"));
+        assert_eq!(world.machine.state, ChannelState::Suspect);
+        assert!(world.machine.reason.contains("but it is at work"), "{}", world.machine.reason);
+        world.pass(Duration::from_secs(5));
+    }
+    // It speaks while it is being weighed; the verdict comes too late to matter.
+    world.step(Event::Alive);
+    answer(&mut world, None);
+    assert_eq!(world.machine.state, ChannelState::Ready);
+    world.pass(Duration::from_secs(20));
+    answer(&mut world, None);
+    assert_eq!(world.machine.state, ChannelState::Backoff);
+    assert_eq!(world.losses, [(true, "the peer gives no sign of life".into())]);
+}
+
+#[test]
+fn no_reason_excuses_five_minutes_of_silence_and_a_reason_nobody_gives_is_none() {
+    let mut world = World::ready();
+    world.machine.weighs = true;
+    world.pass(Duration::from_secs(29));
+    assert_eq!(world.machine.state, ChannelState::Suspect);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.losses.len(), 1, "ten seconds without an answer are an answer");
+    world.connect();
+    let mut asked = 0;
+    world.weighing = false;
+    while world.losses.len() == 1 {
+        world.pass(Duration::from_secs(1));
+        if std::mem::take(&mut world.weighing) {
+            world.step(Event::Weighed { excuse: Some("it is at work".into()) });
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 56, "from 20 s to 295 s");
+}
+
+#[test]
+fn a_peer_that_works_may_leave_what_is_written_untaken_and_restore_its_state_late() {
+    let mut world = World::new();
+    world.machine.weighs = true;
+    world.step(Event::Connected);
+    world.pass(Duration::from_secs(30));
+    assert!(std::mem::take(&mut world.weighing));
+    world.step(Event::Weighed { excuse: Some("it is at work".into()) });
+    assert_eq!(world.machine.state, ChannelState::Syncing);
+    world.step(Event::Synced { handled: 0 });
+    world.step(Event::Wrote { pending: true });
+    world.pass(Duration::from_secs(5));
+    assert!(std::mem::take(&mut world.weighing));
+    world.step(Event::Weighed { excuse: Some("it is at work".into()) });
+    assert!(world.losses.is_empty());
+    world.pass(Duration::from_secs(5));
+    world.step(Event::Weighed { excuse: None });
+    assert_eq!(world.losses, [(true, "the peer took nothing for 5s".into())]);
+}
+
+#[test]
 fn an_unanswered_message_makes_its_peer_suspect_without_waiting_for_silence() {
     let mut config = config();
     config.request_timeout = Duration::from_secs(2);
