@@ -114,10 +114,6 @@ impl Actor {
             receiver.attach(&id, incarnation, stdio);
         }
         let limits = &self.machine.spec().limits;
-        // The pid of one that is gone already may be a stranger's.
-        if !child.set_is_empty() {
-            os::limit(identity.pid, limits);
-        }
         self.limits = LimitWatch::new(incarnation, &id, Arc::clone(&self.shared.meter), limits);
         let metered = self.shared.meter.add(identity, id, incarnation);
         self.running =

@@ -5,8 +5,6 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io;
-use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 #[cfg(target_os = "linux")]
@@ -51,13 +49,16 @@ impl Drop for Listed {
     }
 }
 
-/// Starts a command and lists its process before anybody could take it for an orphan.
-pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Listed)> {
+/// Starts a child and lists it before anybody could take it for an orphan.
+pub(super) fn listed<T, E>(
+    start: impl FnOnce() -> Result<T, E>,
+    pid: impl FnOnce(&T) -> u32,
+) -> Result<(T, Listed), E> {
     let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    let child = command.spawn()?;
-    list().insert(child.id());
-    let listed = Listed(child.id());
-    Ok((child, listed))
+    let child = start()?;
+    let pid = pid(&child);
+    list().insert(pid);
+    Ok((child, Listed(pid)))
 }
 
 /// Leaves out what we started, and ourselves.

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,39 +45,11 @@ pub(crate) struct Leader {
     _listed: children::Listed,
 }
 
-/// What a started command leaves in our hands.
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) leader: Leader,
-    pub(crate) stdin: Option<std::process::ChildStdin>,
-    pub(crate) stdout: Option<std::process::ChildStdout>,
-    pub(crate) stderr: Option<std::process::ChildStderr>,
-}
-
-/// Starts a command; nothing of it is left when this fails.
-pub(crate) fn start(command: &mut Command) -> io::Result<Started> {
-    let (mut child, listed) = children::spawn(command)?;
-    let pid = Pid::from_child(&child);
-    let pinned = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
-        .map_err(io::Error::from)
-        .and_then(watched);
-    match pinned {
-        Ok(pidfd) => Ok(Started {
-            leader: Leader { pid, pidfd, ended: Mutex::new(None), _listed: listed },
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-        }),
-        Err(error) => {
-            // It is our unreaped child, so its pid is certainly still its own.
-            drop(child.kill());
-            drop(child.wait());
-            Err(error)
-        }
-    }
-}
-
 impl Leader {
+    pub(super) fn new(pid: Pid, pidfd: AsyncFd<OwnedFd>, listed: children::Listed) -> Self {
+        Self { pid, pidfd, ended: Mutex::new(None), _listed: listed }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }

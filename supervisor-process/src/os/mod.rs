@@ -13,7 +13,10 @@ mod events;
 mod exit_info;
 #[cfg(unix)]
 pub(crate) mod guardian;
+#[cfg(not(target_os = "linux"))]
 mod importance;
+#[cfg(target_os = "linux")]
+mod launch;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
@@ -33,6 +36,10 @@ mod reserve;
 mod rlimits;
 #[cfg(target_os = "linux")]
 mod sched;
+#[cfg(target_os = "linux")]
+mod slots;
+#[cfg(target_os = "linux")]
+mod start;
 #[cfg(unix)]
 mod unix;
 
@@ -42,7 +49,8 @@ pub(crate) use census::{Census, Moment};
 use events::Events;
 #[cfg(target_os = "linux")]
 pub(crate) use exit_info::Bystander;
-pub(crate) use importance::rank;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use late::{Command, identity_of_started, limit_started, no_stdio, set_limits};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "macos")]
@@ -54,15 +62,53 @@ pub(crate) use portable::*;
 #[cfg(target_os = "linux")]
 pub(crate) use proc_fs::{Entry, Snapshot, boot_id, identity_of, usage};
 #[cfg(target_os = "linux")]
-pub(crate) use reserve::fill as reserve_descriptors;
-#[cfg(target_os = "linux")]
 use rlimits::descriptors_ceiling;
 #[cfg(target_os = "linux")]
-pub(crate) use rlimits::{limit, raise_open_files};
+pub(crate) use rlimits::raise_open_files;
 #[cfg(target_os = "linux")]
 pub(crate) use sched::{Thread, diagnosis, processors, slowdown, threads};
+#[cfg(target_os = "linux")]
+pub(crate) use start::{
+    Command, identity_of_started, limit_started, no_stdio, own_group, reserve_descriptors,
+    set_limits, set_stdio, start,
+};
 #[cfg(unix)]
-pub(crate) use unix::{executable, is_too_large, own_group, rlimits, set_stdio, spawn_error_kind};
+pub(crate) use unix::{executable, is_too_large, rlimits, spawn_error_kind};
+#[cfg(target_os = "macos")]
+pub(crate) use unix::{own_group, set_stdio};
+
+/// Where limits and rank can be set only once there is a process.
+#[cfg(not(target_os = "linux"))]
+mod late {
+    pub(crate) use std::process::Command;
+    use std::process::Stdio;
+
+    use supervisor_core::ProcessIdentity;
+    use supervisor_core::config::ResourceLimits;
+
+    use super::{Started, identity_of, importance, limit};
+    use crate::importance::Refusals;
+
+    /// Gives a child no streams at all.
+    pub(crate) fn no_stdio(command: &mut Command) {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    }
+
+    /// Leaves it to [`limit_started`].
+    pub(crate) const fn set_limits(_command: &mut Command, _limits: &ResourceLimits) {}
+
+    /// Names what was started; nothing if it is gone already.
+    pub(crate) fn identity_of_started(started: &Started) -> Option<ProcessIdentity> {
+        identity_of(started.leader.pid())
+    }
+
+    /// Sets limits and rank of what was just started, and gives what was refused. Its first instructions run without.
+    pub(crate) fn limit_started(started: &Started, limits: &ResourceLimits) -> Refusals {
+        let pid = started.leader.pid();
+        limit(pid, limits);
+        importance::rank(pid, limits)
+    }
+}
 
 /// Takes what is read from one pipe.
 pub(crate) trait Take: Send + std::fmt::Debug {

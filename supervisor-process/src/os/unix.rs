@@ -4,9 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
 use rustix::process::{Resource, Rlimit, WaitIdStatus};
@@ -57,8 +55,9 @@ pub(crate) fn is_too_large(error: &io::Error) -> bool {
 ///
 /// A group is set through `posix_spawn`'s own attribute; anything that needs a hook between fork and exec would
 /// make the standard library fork, which costs as much as the host has page tables.
-pub(crate) fn own_group(command: &mut Command) {
-    command.process_group(0);
+#[cfg(target_os = "macos")]
+pub(crate) fn own_group(command: &mut std::process::Command) {
+    std::os::unix::process::CommandExt::process_group(command, 0);
 }
 
 /// Registers an owned descriptor with the event loop.
@@ -163,7 +162,9 @@ pub(super) fn raised(was: &Rlimit) -> Rlimit {
 }
 
 /// Sets the pipes of a child: none for input unless it has a channel, ours for output.
-pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
+#[cfg(target_os = "macos")]
+pub(crate) fn set_stdio(command: &mut std::process::Command, channel: bool) {
+    use std::process::Stdio;
     command.stdin(if channel { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped());
     command.stderr(Stdio::piped());

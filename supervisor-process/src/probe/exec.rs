@@ -1,13 +1,11 @@
 //! A command as a probe: run like a service's program, killed with everything it started at the timeout.
 
-use std::process::{Command, Stdio};
-
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::ports::{ProbeRequest, SpawnRequest};
 use supervisor_core::{ProcessIdentity, Signal};
 
 use crate::command::{environment, find_program};
-use crate::os::{self, Entry, Leader, Pinned, Snapshot};
+use crate::os::{self, Command, Entry, Leader, Pinned, Snapshot};
 
 /// Rounds in which what a probe started is looked for; each is frozen, so that nothing new comes of it.
 const SWEEPS: usize = 3;
@@ -83,13 +81,13 @@ pub(super) async fn check(request: &ProbeRequest) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(args).env_clear().envs(variables);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    os::no_stdio(&mut command);
     if let Some(directory) = &request.spec.working_dir {
         command.current_dir(directory);
     }
     os::own_group(&mut command);
     let started = os::start(&mut command).map_err(|error| format!("cannot be started: {error}"))?;
-    let identity = os::identity_of(started.leader.pid());
+    let identity = os::identity_of_started(&started);
     let mut guard = Guard { leader: started.leader, identity, answered: false };
     let status = guard.leader.wait().await;
     guard.answered = true;

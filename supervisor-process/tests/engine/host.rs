@@ -37,8 +37,10 @@ fn engine(mark: String) -> Engine {
 
 /// Runs services that end with these codes and signals, and checks that each is told right.
 async fn ends_are_told(engine: &Engine) {
-    // Each lives for a moment: what is reaped before it can be pinned was never started, as far as anybody can tell.
     for (n, (script, wanted)) in [
+        // Gone before anybody could ask for it by its number.
+        ("exit 0", ExitStatus::Code(0)),
+        ("exit 4", ExitStatus::Code(4)),
         ("sleep 0.1; exit 0", ExitStatus::Code(0)),
         ("sleep 0.1; exit 3", ExitStatus::Code(3)),
         ("sleep 0.1; exit 255", ExitStatus::Code(255)),
@@ -188,13 +190,13 @@ fn raised() {
         assert_eq!((own.current, own.maximum), (Some(3000), Some(3000)));
         let engine = engine(mark);
         let mut spec = ServiceSpec::new("svc", "sh").unwrap();
-        // Set from outside just after the start, so the first instructions may not see it yet.
-        let script = "until test $(ulimit -n) = 1000; do :; done; ulimit -Hn; exec sleep 1000";
+        let script = "echo $(ulimit -n) $(ulimit -Hn); exec sleep 1000";
         spec.args = vec!["-c".to_owned(), script.to_owned()];
         let id = engine.register(spec, None).await.unwrap();
         engine.start(&id).await.unwrap();
         let deadline = std::time::Instant::now() + LIMIT;
-        while engine.logs(&id, 1).await.unwrap().first().is_none_or(|line| line.text != "3000") {
+        while engine.logs(&id, 1).await.unwrap().first().is_none_or(|line| line.text != "1000 3000")
+        {
             assert!(std::time::Instant::now() < deadline, "{:?}", engine.logs(&id, 9).await);
         }
         engine.shutdown(LIMIT).await.unwrap();
@@ -209,6 +211,54 @@ async fn a_raised_limit_of_descriptors_is_not_inherited_by_services() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success() && said.contains("raised for us alone"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    nothing_left(&mark).await;
+    drop(logs);
+}
+
+#[test]
+#[ignore = "started by another test as a host that ignores signals and leaves descriptors open"]
+fn careless() {
+    let Ok(mark) = std::env::var(BEHAVIOUR) else {
+        return;
+    };
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignores = |line: &str| line.starts_with("SigIgn:") && !line.ends_with("0000000000000000");
+    assert!(own.lines().any(ignores) && std::fs::exists("/proc/self/fd/9").unwrap(), "{own}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let engine = engine(mark);
+        let mut spec = ServiceSpec::new("svc", "sh").unwrap();
+        // `ls` has the directory itself open as the fourth.
+        let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd; echo done; exec sleep 1000";
+        spec.args = vec!["-c".to_owned(), script.to_owned()];
+        let id = engine.register(spec, None).await.unwrap();
+        engine.start(&id).await.unwrap();
+        let deadline = std::time::Instant::now() + LIMIT;
+        let said = loop {
+            let lines = engine.logs(&id, 99).await.unwrap();
+            if lines.last().is_some_and(|line| line.text == "done") {
+                break lines.into_iter().map(|line| line.text).collect::<Vec<_>>();
+            }
+            assert!(std::time::Instant::now() < deadline, "{lines:?}");
+        };
+        let (blocked, ignored) = ("SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000");
+        assert_eq!(said, [blocked, ignored, "0", "1", "2", "3", "done"]);
+        engine.shutdown(LIMIT).await.unwrap();
+        println!("clean");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_the_host_ignores_and_descriptors_it_left_open_do_not_reach_a_service() {
+    let mark = new_mark();
+    let prelude = "trap '' HUP INT QUIT PIPE USR1 USR2 TERM TSTP; exec 7</dev/null 9</dev/null;";
+    let (output, logs) = hosted("host::careless", &mark, prelude);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("clean"),
         "{said}{}",
         String::from_utf8_lossy(&output.stderr)
     );

@@ -15,6 +15,7 @@ use linux as system;
 #[cfg(target_os = "macos")]
 use macos as system;
 
+pub(super) use plan::pointers;
 pub(crate) use plan::{NullDevice, Plan, Refused, Step};
 pub(crate) use process::{
     Ended, Lock, OPEN_FILES, descriptors_max, ended, kill_child, open_files_limit, reap,

@@ -70,7 +70,7 @@ pub(crate) struct Launched {
 }
 
 /// Gives an array as `execve` wants it; it is valid as long as the strings are where they are.
-pub(super) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+pub(in crate::os) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Started {
 
 /// Starts a command; nothing of it is left when this fails.
 pub(crate) fn start(command: &mut Command) -> io::Result<Started> {
-    let (mut child, listed) = children::spawn(command)?;
+    let (mut child, listed) = children::listed(|| command.spawn(), std::process::Child::id)?;
     let pid = Pid::from_child(&child);
     // It is our unreaped child, so this is its own even if it has ended by now.
     let start_time = Entry::read(child.id()).map(|entry| entry.start_time);

@@ -53,7 +53,7 @@ pub(crate) fn prepare() -> io::Result<(ChildSignals, u32)> {
     unsafe {
         libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0);
         libc::prctl(libc::PR_SET_NAME, c"ide-guardian".as_ptr());
-        super::launch::default_signals();
+        crate::os::launch::default_signals();
         for signal in IGNORED {
             libc::signal(signal, libc::SIG_IGN);
         }
@@ -67,6 +67,8 @@ pub(crate) fn prepare() -> io::Result<(ChildSignals, u32)> {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
+        // One thread starts one program at a time.
+        crate::os::launch::prepare(1);
         Ok((ChildSignals(OwnedFd::from_raw_fd(fd)), umask))
     }
 }
