@@ -1,7 +1,7 @@
 //! What a child is given: its program as an absolute path, and exactly the environment its service names.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -30,13 +30,30 @@ pub(crate) fn environment(request: &SpawnRequest, mark: &str) -> BTreeMap<OsStri
             name.to_str().is_some_and(|name| spec.inherit_environment.inherits(name))
         })
         .collect();
-    variables.extend(spec.environment.iter().map(|(name, value)| (name.into(), value.into())));
+    let extra = request.extra_environment.iter().map(|(name, value)| (name, value));
+    for (name, value) in spec.environment.iter().chain(extra) {
+        set(&mut variables, name, value);
+    }
+    set(&mut variables, MARK_VARIABLE, mark);
+    set(&mut variables, SERVICE_VARIABLE, request.service.as_str());
+    set(&mut variables, INCARNATION_VARIABLE, &request.incarnation.to_string());
     variables
-        .extend(request.extra_environment.iter().map(|(name, value)| (name.into(), value.into())));
-    variables.insert(MARK_VARIABLE.into(), mark.into());
-    variables.insert(SERVICE_VARIABLE.into(), request.service.as_str().into());
-    variables.insert(INCARNATION_VARIABLE.into(), request.incarnation.to_string().into());
-    variables
+}
+
+/// Sets a variable, in the place of one that is the same to the system: Windows compares names without regard to case.
+fn set(variables: &mut BTreeMap<OsString, OsString>, name: &str, value: &str) {
+    if cfg!(windows) {
+        variables.retain(|known, _| !known.eq_ignore_ascii_case(name));
+    }
+    variables.insert(name.into(), value.into());
+}
+
+/// Gives where programs are looked for.
+pub(crate) fn path_in(variables: &BTreeMap<OsString, OsString>) -> Option<&OsString> {
+    if cfg!(windows) {
+        return variables.iter().find(|(name, _)| name.eq_ignore_ascii_case("PATH")).map(|it| it.1);
+    }
+    variables.get(OsStr::new("PATH"))
 }
 
 /// Finds the program the way `execvp` would, in the child's PATH, so that spawning needs no search after the fork.
@@ -52,19 +69,28 @@ pub fn find_program(
         working_dir.map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_path_buf);
     if command.contains('/') || (cfg!(windows) && command.contains('\\')) {
         // The child resolves a relative program after it changed its directory; so do we.
-        let program = base.join(command);
-        return match os::executable(&program) {
-            Ok(()) => Ok(program),
-            Err(error) => Err(unusable(command, error)),
-        };
+        let mut missing = None;
+        for spelling in os::spellings(command) {
+            let program = base.join(spelling);
+            match os::executable(&program) {
+                Ok(()) => return Ok(program),
+                Err(error) => missing = Some(error),
+            }
+        }
+        return Err(unusable(command, missing.unwrap_or_else(|| io::ErrorKind::NotFound.into())));
     }
     let mut denied = None;
+    let spellings = os::spellings(command);
     for directory in path.map(std::env::split_paths).into_iter().flatten() {
-        let program = base.join(directory).join(command);
-        match os::executable(&program) {
-            Ok(()) => return Ok(program),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied = Some(error),
-            Err(_) => {}
+        for spelling in &spellings {
+            let program = base.join(&directory).join(spelling);
+            match os::executable(&program) {
+                Ok(()) => return Ok(program),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    denied = Some(error);
+                }
+                Err(_) => {}
+            }
         }
     }
     Err(denied.map_or_else(

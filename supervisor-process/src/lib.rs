@@ -5,6 +5,8 @@ mod cgroup;
 mod child;
 mod clock;
 mod command;
+#[cfg(any(windows, test))]
+mod command_line;
 mod engine;
 pub mod guardian;
 mod importance;

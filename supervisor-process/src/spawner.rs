@@ -14,7 +14,7 @@ use supervisor_core::status::{LogLine, OutputStream};
 
 use crate::capture::{CaptureThread, Output, Pipes, read_tail};
 use crate::child::SystemChild;
-use crate::command::{environment, judge_spawn_error, service_program};
+use crate::command::{environment, judge_spawn_error, path_in, service_program};
 use crate::os::{self, Census, Command};
 use crate::scan::SetKey;
 
@@ -109,7 +109,7 @@ impl SystemSpawner {
     fn command(&self, request: &SpawnRequest, channel: bool) -> Result<Command, SpawnError> {
         let spec = &request.spec;
         let environment = environment(request, &self.mark);
-        let path = environment.get(std::ffi::OsStr::new("PATH"));
+        let path = path_in(&environment);
         let program = service_program(spec, path)?;
         let mut command = Command::new(program);
         command.args(&spec.args).env_clear().envs(environment);

@@ -124,6 +124,18 @@ fn with_descendants(processes: &[ProcessIdentity]) -> Vec<ProcessIdentity> {
         .filter(|entry| processes.contains(&entry.identity()))
         .cloned()
         .collect();
+    if cfg!(windows) {
+        // A snapshot shows the sets of this process there and nothing else.
+        let missing = |identity: &&ProcessIdentity| {
+            !picked.iter().any(|entry| entry.identity() == **identity)
+        };
+        let missing: Vec<_> = processes.iter().filter(missing).collect();
+        let found = missing.iter().filter_map(|identity| {
+            Entry::read(identity.pid)
+                .filter(|entry| entry.is_alive() && entry.identity() == **identity)
+        });
+        picked.extend(found);
+    }
     snapshot.close_over_descendants(&mut picked);
     picked.iter().map(Entry::identity).collect()
 }

@@ -23,8 +23,6 @@ mod linux;
 mod macos;
 #[cfg(unix)]
 mod pipes;
-#[cfg(windows)]
-mod portable;
 #[cfg(target_os = "linux")]
 mod proc_fs;
 #[cfg(all(test, target_os = "linux"))]
@@ -42,6 +40,8 @@ mod slots;
 mod start;
 #[cfg(unix)]
 mod unix;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(target_os = "linux")]
 pub(crate) use census::{Census, Moment};
@@ -50,15 +50,13 @@ use events::Events;
 #[cfg(target_os = "linux")]
 pub(crate) use exit_info::Bystander;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use late::{Command, identity_of_started, limit_started, no_stdio, set_limits};
+pub(crate) use late::{identity_of_started, limit_started, set_limits};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "macos")]
 pub(crate) use macos::*;
 #[cfg(unix)]
 pub(crate) use pipes::{Pipe, PipeHandle, PipeReader};
-#[cfg(windows)]
-pub(crate) use portable::*;
 #[cfg(target_os = "linux")]
 pub(crate) use proc_fs::{Entry, Snapshot, boot_id, identity_of, usage};
 #[cfg(target_os = "linux")]
@@ -72,27 +70,21 @@ pub(crate) use start::{
     Command, identity_of_started, limit_started, no_stdio, own_group, reserve_descriptors,
     set_limits, set_stdio, start,
 };
-#[cfg(unix)]
-pub(crate) use unix::{executable, is_too_large, rlimits, spawn_error_kind};
 #[cfg(target_os = "macos")]
-pub(crate) use unix::{own_group, set_stdio};
+pub(crate) use unix::{Command, no_stdio, own_group, set_stdio};
+#[cfg(unix)]
+pub(crate) use unix::{executable, is_too_large, rlimits, spawn_error_kind, spellings};
+#[cfg(windows)]
+pub(crate) use windows::*;
 
 /// Where limits and rank can be set only once there is a process.
 #[cfg(not(target_os = "linux"))]
 mod late {
-    pub(crate) use std::process::Command;
-    use std::process::Stdio;
-
     use supervisor_core::ProcessIdentity;
     use supervisor_core::config::ResourceLimits;
 
-    use super::{Started, identity_of, importance, limit};
+    use super::{Command, Started, identity_of, importance, limit};
     use crate::importance::Refusals;
-
-    /// Gives a child no streams at all.
-    pub(crate) fn no_stdio(command: &mut Command) {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    }
 
     /// Leaves it to [`limit_started`].
     pub(crate) const fn set_limits(_command: &mut Command, _limits: &ResourceLimits) {}

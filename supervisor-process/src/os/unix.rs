@@ -13,6 +13,21 @@ use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::exit::ExitStatus;
 use tokio::io::unix::AsyncFd;
 
+/// Gives the names a command may stand for: its own.
+pub(crate) fn spellings(command: &str) -> Vec<String> {
+    vec![command.to_owned()]
+}
+
+#[cfg(target_os = "macos")]
+pub(crate) use std::process::Command;
+
+/// Gives a child no streams at all.
+#[cfg(target_os = "macos")]
+pub(crate) fn no_stdio(command: &mut Command) {
+    use std::process::Stdio;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+}
+
 /// Tells whether a file can be executed by us.
 pub(crate) fn executable(program: &Path) -> io::Result<()> {
     let found = fs::metadata(program)?;

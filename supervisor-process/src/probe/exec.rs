@@ -4,7 +4,7 @@ use supervisor_core::exit::ExitStatus;
 use supervisor_core::ports::{ProbeRequest, SpawnRequest};
 use supervisor_core::{ProcessIdentity, Signal};
 
-use crate::command::{environment, find_program};
+use crate::command::{environment, find_program, path_in};
 use crate::os::{self, Command, Entry, Leader, Pinned, Snapshot};
 
 /// Rounds in which what a probe started is looked for; each is frozen, so that nothing new comes of it.
@@ -76,7 +76,7 @@ pub(super) async fn check(request: &ProbeRequest) -> Result<String, String> {
     for name in [crate::MARK_VARIABLE, crate::SERVICE_VARIABLE, crate::INCARNATION_VARIABLE] {
         variables.remove(std::ffi::OsStr::new(name));
     }
-    let path = variables.get(std::ffi::OsStr::new("PATH"));
+    let path = path_in(&variables);
     let program = find_program(program, path, request.spec.working_dir.as_deref())
         .map_err(|error| error.to_string())?;
     let mut command = Command::new(program);

@@ -29,7 +29,7 @@ use self::link::{Answer, Link, Lost};
 use super::protocol::{Capture, Held, Reply, Request, Spawn};
 use super::{GuardianNews, GuardianProgram, exits};
 use crate::capture::read_tail;
-use crate::command::{environment, judge_spawn_error, service_program};
+use crate::command::{environment, judge_spawn_error, path_in, service_program};
 use crate::importance::Refusals;
 use crate::os::guardian::{ADOPTS, Step};
 use crate::os::{self, Entry};
@@ -306,7 +306,7 @@ impl GuardianSpawner {
         use std::os::unix::ffi::{OsStrExt, OsStringExt};
         let spec = &request.spec;
         let variables = environment(request, &self.mark);
-        let program = service_program(spec, variables.get(std::ffi::OsStr::new("PATH")))?;
+        let program = service_program(spec, path_in(&variables))?;
         let program = program.into_os_string().into_vec();
         let own = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let working_dir = spec.working_dir.as_ref().map_or(own.clone(), |dir| own.join(dir));
