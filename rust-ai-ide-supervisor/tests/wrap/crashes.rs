@@ -105,6 +105,52 @@ fn typing_during_a_restart_gives_one_open_with_the_newest_text_and_later_edits_i
 }
 
 #[test]
+fn a_notebook_is_back_with_its_cells_in_order_and_their_newest_texts() {
+    let place = Place::new(&json!([{ "capabilities": { "notebookDocumentSync": {} } }]));
+    let mut client = Client::start(&place);
+    client.initialize();
+    let cell = |name: &str| json!({ "kind": 2, "document": name });
+    let text = |name: &str, text: &str| json!({ "uri": name, "languageId": "x", "version": 1, "text": text });
+    client.notify("notebookDocument/didOpen", json!({
+        "notebookDocument": {
+            "uri": A, "notebookType": "jupyter-notebook", "version": 1, "metadata": { "kernel": "x" },
+            "cells": [cell("cell:1"), cell("cell:2")],
+        },
+        "cellTextDocuments": [text("cell:1", "one"), text("cell:2", "two")],
+    }));
+    client.open(A, "the file itself, as a text");
+    assert_eq!(client.texts().as_object().unwrap().len(), 3);
+    kill(place.pids()[0]);
+    let zero = json!({ "line": 0, "character": 0 });
+    let typed = json!([{ "range": { "start": zero, "end": zero }, "text": "\u{1F600} " }]);
+    client.notify("notebookDocument/didChange", json!({
+        "notebookDocument": { "uri": A, "version": 2 },
+        "change": { "cells": {
+            "structure": {
+                "array": { "start": 0, "deleteCount": 0, "cells": [cell("cell:3")] },
+                "didOpen": [text("cell:3", "three")],
+            },
+            "textContent": [{ "document": { "uri": "cell:2", "version": 2 }, "changes": typed }],
+        } },
+    }));
+    let expected = json!({
+        A: [1, "the file itself, as a text"],
+        "cell:1": [1, "one"], "cell:2": [2, "\u{1F600} two"], "cell:3": [1, "three"],
+    });
+    assert_eq!(client.texts(), expected);
+    let about_a_cell = client.hover("cell:2");
+    assert_eq!(client.answer(about_a_cell)["result"]["contents"], "run 1");
+    let opens = place.seen_of("notebookDocument/didOpen");
+    let (run, notebook) = opens.last().unwrap();
+    assert_eq!((*run, opens.len()), (1, 2));
+    let notebook = &notebook["notebookDocument"];
+    assert_eq!(notebook["version"], 2);
+    assert_eq!(notebook["metadata"]["kernel"], "x");
+    assert_eq!(notebook["cells"], json!([cell("cell:3"), cell("cell:1"), cell("cell:2")]));
+    assert!(place.seen_of("notebookDocument/didChange").is_empty(), "the change is in the opening");
+}
+
+#[test]
 fn a_death_in_the_middle_of_a_restoration_starts_it_anew() {
     let place = Place::new(&json!([{}, { "crash_on_nth": 9 }, {}]));
     let mut client = Client::start(&place);

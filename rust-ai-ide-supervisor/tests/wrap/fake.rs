@@ -286,26 +286,22 @@ impl Server {
                 }
             }
             "exit" => leave(if self.script.ignore_shutdown { 9 } else { 0 }),
-            "textDocument/didOpen" => {
-                let document = &params["textDocument"];
-                let uri = document["uri"].as_str().unwrap().to_owned();
-                let text = document["text"].as_str().unwrap().to_owned();
-                let before = self
-                    .documents
-                    .insert(uri.clone(), (document["version"].as_i64().unwrap(), text));
-                assert!(before.is_none(), "opened twice: {uri}");
-                self.look(&uri);
-            }
+            "textDocument/didOpen" => self.open(&params["textDocument"]),
             "textDocument/didChange" => {
-                let uri = params["textDocument"]["uri"].as_str().unwrap().to_owned();
-                let (version, text) = self.documents.get_mut(&uri).expect("changed and not open");
-                let next = params["textDocument"]["version"].as_i64().unwrap();
-                assert!(next > *version, "version {next} after {version}");
-                *version = next;
-                for change in params["contentChanges"].as_array().unwrap() {
-                    apply(text, change, self.script.encoding.as_deref());
+                self.change(&params["textDocument"], &params["contentChanges"]);
+            }
+            "notebookDocument/didOpen" => {
+                let texts = params["cellTextDocuments"].as_array().unwrap();
+                texts.iter().for_each(|text| self.open(text));
+            }
+            "notebookDocument/didChange" => {
+                let cells = &params["change"]["cells"];
+                for text in cells["structure"]["didOpen"].as_array().into_iter().flatten() {
+                    self.open(text);
                 }
-                self.look(&uri);
+                for content in cells["textContent"].as_array().into_iter().flatten() {
+                    self.change(&content["document"], &content["changes"]);
+                }
             }
             "textDocument/didClose" => {
                 let uri = params["textDocument"]["uri"].as_str().unwrap();
@@ -315,6 +311,27 @@ impl Server {
             }
             _ => {}
         }
+    }
+
+    fn open(&mut self, document: &Value) {
+        let uri = document["uri"].as_str().unwrap().to_owned();
+        let text = document["text"].as_str().unwrap().to_owned();
+        let version = document["version"].as_i64().unwrap();
+        let before = self.documents.insert(uri.clone(), (version, text));
+        assert!(before.is_none(), "opened twice: {uri}");
+        self.look(&uri);
+    }
+
+    fn change(&mut self, document: &Value, changes: &Value) {
+        let uri = document["uri"].as_str().unwrap().to_owned();
+        let (version, text) = self.documents.get_mut(&uri).expect("changed and not open");
+        let next = document["version"].as_i64().unwrap();
+        assert!(next > *version, "version {next} after {version}");
+        *version = next;
+        for change in changes.as_array().unwrap() {
+            apply(text, change, self.script.encoding.as_deref());
+        }
+        self.look(&uri);
     }
 
     /// Diagnoses a document: one finding whose message is what the server believes the text to be.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::asked::{Ask, Refusal};
 use super::documents::subject;
 use super::methods::{Kind, kind, known_effect};
+use super::notebooks::notebook;
 use super::{Intent, LspRelay, Phase, Tokens};
 use crate::relay::{
     Envelope, INVALID_REQUEST, Id, Malformed, Output, PARSE_ERROR, Shape, failure, notification,
@@ -72,7 +73,14 @@ impl LspRelay {
             "textDocument/didOpen" => self.did_open(message, params, out),
             "textDocument/didChange" => self.did_change(message, params, out),
             "textDocument/didClose" => self.did_close(message, params, out),
-            "textDocument/didSave" => self.did_save(message, params, out),
+            "textDocument/didSave" => self.did_save(subject(params), message, out),
+            "notebookDocument/didOpen" => self.notebook_opened(message, params, out),
+            "notebookDocument/didChange" => self.notebook_changed(message, params, out),
+            "notebookDocument/didClose" => {
+                let known = self.documents.notebook_closed(params);
+                self.closed(known, message, out);
+            }
+            "notebookDocument/didSave" => self.did_save(notebook(params), message, out),
             "$/cancelRequest" => self.cancel(message, params, out),
             "initialized" => self.initialized(message, out),
             "workspace/didChangeConfiguration" => {
@@ -110,14 +118,14 @@ impl LspRelay {
         }
     }
 
-    fn folded(&mut self) {
+    pub(super) fn folded(&mut self) {
         if let Some(incident) = &mut self.incident {
             incident.report.messages.folded += 1;
         }
     }
 
     /// Passes on what is part of the state; a server that is not there gets it with the rest.
-    fn state_changed(&mut self, message: &Bytes, out: &mut Vec<Output>) {
+    pub(super) fn state_changed(&mut self, message: &Bytes, out: &mut Vec<Output>) {
         if self.live() {
             self.write(message.clone(), out);
         } else {
@@ -134,77 +142,6 @@ impl LspRelay {
         // What came too early, or while a server was replaced within its first handshake.
         if first {
             self.open_missing(out);
-        }
-    }
-
-    fn did_open(&mut self, message: &Bytes, params: Option<&str>, out: &mut Vec<Output>) {
-        let before = subject(params).and_then(|key| self.documents.get(&key).cloned());
-        let Some(key) = self.documents.opened(params) else {
-            // What cannot be read here may still mean something to the server.
-            return self.state_changed(message, out);
-        };
-        let open_already = before.is_some_and(|document| document.open_in == Some(self.generation));
-        if !self.live() {
-            return self.folded();
-        }
-        self.unproven = Some(key.clone());
-        if let Some(document) = self.documents.get_mut(&key) {
-            document.open_in = Some(self.generation);
-            // A second open without a close between breaks strict servers; the text is what matters.
-            let message = if open_already { document.whole_change() } else { message.clone() };
-            self.write(message, out);
-        }
-    }
-
-    fn did_change(&mut self, message: &Bytes, params: Option<&str>, out: &mut Vec<Output>) {
-        let was_held_back = subject(params)
-            .and_then(|key| self.documents.get(&key))
-            .is_some_and(super::documents::Document::quarantined);
-        let Some(key) = self.documents.changed(params, self.session.encoding) else {
-            return self.state_changed(message, out);
-        };
-        if !self.live() {
-            return self.folded();
-        }
-        let generation = self.generation;
-        let Some(document) = self.documents.get(&key) else {
-            return;
-        };
-        if document.open_in == Some(generation) {
-            // Its columns count what the client's do, or the whole text is sent.
-            let message =
-                if self.server_takes_edits() { message.clone() } else { document.whole_change() };
-            self.unproven = Some(key);
-            return self.write(message, out);
-        }
-        if was_held_back {
-            let uri = document.uri.clone();
-            self.open_now(&key, out);
-            let report = format!("{uri} changed and was given to the server again");
-            out.push(Output::Notice(report));
-        } else {
-            self.folded();
-        }
-    }
-
-    fn did_close(&mut self, message: &Bytes, params: Option<&str>, out: &mut Vec<Output>) {
-        let known = self.documents.closed(params);
-        match known {
-            Some(document) if document.open_in != Some(self.generation) => self.folded(),
-            Some(_) | None => self.state_changed(message, out),
-        }
-    }
-
-    fn did_save(&mut self, message: &Bytes, params: Option<&str>, out: &mut Vec<Output>) {
-        let live = self.live();
-        let generation = self.generation;
-        let document = subject(params).and_then(|key| self.documents.get_mut(&key));
-        match document {
-            Some(document) if !live || document.open_in != Some(generation) => {
-                document.saved = true;
-                self.folded();
-            }
-            _ => self.state_changed(message, out),
         }
     }
 
@@ -281,8 +218,10 @@ impl LspRelay {
     /// Answers in place of the server what no server has to be asked for, and passes on the rest.
     fn pass_request(&mut self, ask: Ask, message: &Bytes, out: &mut Vec<Output>) {
         let held_back = |relay: &Self| {
-            ask.about.as_ref().and_then(|(key, _)| relay.documents.get(key)).map(|document| {
-                (document.quarantined(), document.open_in == Some(relay.generation))
+            ask.about.as_ref().and_then(|(key, _)| {
+                let document = relay.documents.get(key)?;
+                let open = document.open_in == Some(relay.generation);
+                Some((relay.documents.held_back(key), open))
             })
         };
         match held_back(self) {

@@ -1,4 +1,4 @@
-//! The client's open documents, as it sees them.
+//! The client's open documents, as it sees them; `notebooks` has those that are made of others.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use supervisor_core::Generation;
 
+use super::notebooks::Notebook;
 use super::text::{Change, Encoding, apply};
 use super::uri::UriKey;
 use crate::relay::notification;
@@ -18,6 +19,17 @@ pub(crate) const CRASH: u8 = 2;
 /// What a kill over a text adds to its blame.
 pub(crate) const KILL: u8 = 1;
 
+/// What an open document is.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    /// A text.
+    Text,
+    /// The text of a cell, which is opened with the notebook of this key.
+    Cell(UriKey),
+    /// A notebook.
+    Notebook(Notebook),
+}
+
 /// One open document.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
@@ -25,7 +37,9 @@ pub(crate) struct Document {
     pub(crate) uri: String,
     pub(crate) language: String,
     pub(crate) version: i64,
+    /// Empty for a notebook.
     pub(crate) text: String,
+    pub(crate) body: Body,
     /// When it was touched last, on a counter; the newest is restored first.
     pub(crate) touched: u64,
     /// The generation it is open in.
@@ -46,8 +60,27 @@ impl Document {
         self.blame = self.blame.saturating_add(by).min(BLAME_MAX);
     }
 
+    pub(crate) fn is_cell_of(&self, notebook: &UriKey) -> bool {
+        matches!(&self.body, Body::Cell(of) if of == notebook)
+    }
+
+    /// Writes the message that says that it was saved.
+    pub(crate) fn saved_message(&self) -> Bytes {
+        let about = json!({ "uri": self.uri });
+        match self.body {
+            Body::Notebook(_) => {
+                let params = json!({ "notebookDocument": about });
+                notification("notebookDocument/didSave", params.to_string().as_bytes())
+            }
+            _ => {
+                let params = json!({ "textDocument": about });
+                notification("textDocument/didSave", params.to_string().as_bytes())
+            }
+        }
+    }
+
     /// Writes the message that opens it with its newest text.
-    pub(crate) fn open_message(&self) -> Bytes {
+    fn open_message(&self) -> Bytes {
         let params = json!({ "textDocument": {
             "uri": self.uri, "languageId": self.language, "version": self.version, "text": self.text,
         } });
@@ -71,13 +104,13 @@ struct Opened {
 }
 
 #[derive(Debug, Deserialize)]
-struct OpenedDocument {
-    uri: String,
+pub(super) struct OpenedDocument {
+    pub(super) uri: String,
     #[serde(rename = "languageId", default)]
-    language: String,
+    pub(super) language: String,
     #[serde(default)]
-    version: i64,
-    text: String,
+    pub(super) version: i64,
+    pub(super) text: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,10 +122,10 @@ struct Changed {
 }
 
 #[derive(Debug, Deserialize)]
-struct Versioned {
-    uri: String,
+pub(super) struct Versioned {
+    pub(super) uri: String,
     #[serde(default)]
-    version: Option<i64>,
+    pub(super) version: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,22 +169,62 @@ impl Documents {
         self.open.iter_mut()
     }
 
-    /// Takes in a `didOpen`. What cannot be read opens nothing.
-    pub(crate) fn opened(&mut self, params: Option<&str>) -> Option<UriKey> {
-        let Opened { document } = serde_json::from_str(params?).ok()?;
-        let key = UriKey::new(&document.uri);
+    /// Tells whether a document, or the notebook it is a cell of, is held back until it changes.
+    pub(crate) fn held_back(&self, key: &UriKey) -> bool {
+        self.get(key).is_some_and(|document| match &document.body {
+            Body::Cell(notebook) => self.get(notebook).is_some_and(Document::quarantined),
+            _ => document.quarantined(),
+        })
+    }
+
+    /// Says that a server has it open, with its cells if it is a notebook.
+    pub(crate) fn opened_in(&mut self, key: &UriKey, generation: Generation) {
+        let Some(document) = self.open.get_mut(key) else { return };
+        document.open_in = Some(generation);
+        if matches!(document.body, Body::Notebook(_)) {
+            let cells = self.open.values_mut().filter(|cell| cell.is_cell_of(key));
+            cells.for_each(|cell| cell.open_in = Some(generation));
+        }
+    }
+
+    /// Writes the message that opens a document as it is now.
+    pub(crate) fn open_message(&self, key: &UriKey) -> Option<Bytes> {
+        let document = self.get(key)?;
+        Some(match &document.body {
+            Body::Notebook(notebook) => self.open_notebook(document, notebook),
+            _ => document.open_message(),
+        })
+    }
+
+    pub(super) fn insert(&mut self, key: UriKey, document: OpenedDocument, body: Body) {
         self.touches += 1;
         let document = Document {
             uri: document.uri,
             language: document.language,
             version: document.version,
             text: document.text,
+            body,
             touched: self.touches,
             open_in: None,
             saved: false,
             blame: 0,
         };
-        self.open.insert(key.clone(), document);
+        self.open.insert(key, document);
+    }
+
+    pub(super) fn remove(&mut self, key: &UriKey) -> Option<Document> {
+        self.open.remove(key)
+    }
+
+    pub(super) fn forget_cells(&mut self, notebook: &UriKey) {
+        self.open.retain(|_, document| !document.is_cell_of(notebook));
+    }
+
+    /// Takes in a `didOpen`. What cannot be read opens nothing.
+    pub(crate) fn opened(&mut self, params: Option<&str>) -> Option<UriKey> {
+        let Opened { document } = serde_json::from_str(params?).ok()?;
+        let key = UriKey::new(&document.uri);
+        self.insert(key.clone(), document, Body::Text);
         Some(key)
     }
 
@@ -159,13 +232,28 @@ impl Documents {
     pub(crate) fn changed(&mut self, params: Option<&str>, encoding: Encoding) -> Option<UriKey> {
         let Changed { document: named, changes } = serde_json::from_str(params?).ok()?;
         let key = UriKey::new(&named.uri);
-        let document = self.open.get_mut(&key)?;
-        apply(&mut document.text, changes, encoding);
-        document.version = named.version.unwrap_or_else(|| document.version.saturating_add(1));
+        self.edit(&key, named.version, changes, encoding)?;
+        Some(key)
+    }
+
+    pub(super) fn edit(
+        &mut self,
+        key: &UriKey,
+        version: Option<i64>,
+        changes: Vec<Change>,
+        encoding: Encoding,
+    ) -> Option<()> {
+        apply(&mut self.open.get_mut(key)?.text, changes, encoding);
+        self.touch(key, version)
+    }
+
+    pub(super) fn touch(&mut self, key: &UriKey, version: Option<i64>) -> Option<()> {
+        let document = self.open.get_mut(key)?;
+        document.version = version.unwrap_or_else(|| document.version.saturating_add(1));
         self.touches += 1;
         document.touched = self.touches;
         document.blame = document.blame.min(CRASH);
-        Some(key)
+        Some(())
     }
 
     /// Takes in a `didClose` and gives what was open.
@@ -173,9 +261,11 @@ impl Documents {
         self.open.remove(&subject(params)?)
     }
 
-    /// Gives the documents in the order in which they are opened again: blamed ones last, the newest first.
+    /// Gives the documents in the order in which they are opened again: blamed ones last, the newest first. Cells go with
+    /// their notebook.
     pub(crate) fn order(&self) -> Vec<UriKey> {
-        let mut keys: Vec<_> = self.open.iter().collect();
+        let alone = |(_, document): &(_, &Document)| !matches!(document.body, Body::Cell(_));
+        let mut keys: Vec<_> = self.open.iter().filter(alone).collect();
         keys.sort_by_key(|(_, document)| (document.blame, std::cmp::Reverse(document.touched)));
         keys.into_iter().map(|(key, _)| key.clone()).collect()
     }

@@ -4,13 +4,15 @@
 //! server started again is given them as they are now, once. Everything else is fenced by the generation it belongs
 //! to. While nothing is wrong every byte passes as it came.
 //!
-//! [`LspRelay`] holds the state; `client` takes in what the client sends, `server` what the server sends, `restore`
+//! [`LspRelay`] holds the state; `client` takes in what the client sends, `edits` what of it is about documents, `server` what the server sends, `restore`
 //! gives a new server the state, `time` does what is due.
 
 mod asked;
 mod client;
 mod documents;
+mod edits;
 mod methods;
+mod notebooks;
 mod options;
 mod registrations;
 mod restore;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use supervisor_core::{Generation, Monotonic};
 
 use super::asked::Refusal;
-use super::documents::{CRASH, KILL};
+use super::documents::{Body, CRASH, KILL};
 use super::methods::Kind;
 use super::uri::UriKey;
 use super::vitals::Vitals;
@@ -235,6 +235,11 @@ impl LspRelay {
         let Some(document) = self.documents.get(key) else {
             return false;
         };
+        if let Body::Notebook(_) = document.body {
+            let taken = self.capabilities.get("notebookDocumentSync").is_some_and(Value::is_object)
+                || self.registrations.has("notebookDocument/sync");
+            return taken && !document.quarantined();
+        }
         let fixed = match self.capabilities.get("textDocumentSync") {
             Some(Value::Number(kind)) => kind.as_u64().unwrap_or(0) > 0,
             Some(Value::Object(sync)) => {
@@ -258,16 +263,18 @@ impl LspRelay {
 
     /// Opens a document with its newest text; from here on the client's edits follow.
     pub(super) fn open_now(&mut self, key: &UriKey, out: &mut Vec<Output>) {
-        let generation = self.generation;
+        self.documents.opened_in(key, self.generation);
+        let Some(message) = self.documents.open_message(key) else {
+            return;
+        };
         let Some(document) = self.documents.get_mut(key) else {
             return;
         };
-        document.open_in = Some(generation);
-        let message = document.open_message();
-        let saved = std::mem::take(&mut document.saved).then(|| {
-            let params = serde_json::json!({ "textDocument": { "uri": document.uri } });
-            notification("textDocument/didSave", params.to_string().as_bytes())
-        });
+        let saved = std::mem::take(&mut document.saved).then(|| document.saved_message());
+        let save = match document.body {
+            Body::Notebook(_) => "/notebookDocumentSync/save",
+            _ => "/textDocumentSync/save",
+        };
         if document.blame > 0 {
             self.settling.push((key.clone(), self.now + self.options.settle));
         }
@@ -276,7 +283,7 @@ impl LspRelay {
         if let Some(incident) = &mut self.incident {
             incident.report.documents += 1;
         }
-        let save = self.capabilities.pointer("/textDocumentSync/save");
+        let save = self.capabilities.pointer(save);
         if let Some(saved) = saved.filter(|_| save.is_some_and(|save| *save != Value::Bool(false)))
         {
             self.write(saved, out);
@@ -385,9 +392,9 @@ impl LspRelay {
     pub(super) fn release(&mut self, out: &mut Vec<Output>) {
         for ask in self.asked.take_held() {
             let document = ask.about.as_ref().and_then(|(key, _)| self.documents.get(key));
-            let (held_back, open) = document.map_or((false, true), |document| {
-                (document.quarantined(), document.open_in == Some(self.generation))
-            });
+            let open = document.is_none_or(|document| document.open_in == Some(self.generation));
+            let held_back =
+                ask.about.as_ref().is_some_and(|(key, _)| self.documents.held_back(key));
             if held_back {
                 self.refuse(&ask, &Refusal::HeldBack, out);
             } else if !ask.still_holds(&self.documents) {

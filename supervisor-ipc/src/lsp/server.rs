@@ -11,6 +11,9 @@ use crate::relay::{
     Envelope, INTERNAL_ERROR, Id, Output, Shape, failure, notification, request, success, with_id,
 };
 
+/// Registrations that make a server want documents to be opened.
+const OPENING: [&str; 2] = ["textDocument/didOpen", "notebookDocument/sync"];
+
 impl LspRelay {
     pub(super) fn server_message(&mut self, message: Bytes, out: &mut Vec<Output>) {
         let envelope = match Envelope::read(&message) {
@@ -264,7 +267,7 @@ impl LspRelay {
         // The client opens what it is told of now; what it was told of before, nobody but we can open.
         if self.ever_lost
             && asked.known > 0
-            && asked.methods.iter().any(|method| method == "textDocument/didOpen")
+            && asked.methods.iter().any(|method| OPENING.contains(&method.as_str()))
         {
             self.open_missing(out);
         }

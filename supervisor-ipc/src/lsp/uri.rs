@@ -17,6 +17,12 @@ impl UriKey {
         }
         Self(String::from_utf8_lossy(&bytes).into())
     }
+
+    /// A notebook may be open as a text, too; that is another document.
+    pub(crate) fn of_notebook(uri: &str) -> Self {
+        // No name of a text begins with a blank.
+        Self(format!(" {}", Self::new(uri).0).into())
+    }
 }
 
 fn unescaped(uri: &str) -> Vec<u8> {

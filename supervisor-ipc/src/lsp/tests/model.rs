@@ -2,6 +2,8 @@
 //!
 //! A failing case is printed with its steps and is kept by proptest; `PROPTEST_CASES` raises their number.
 
+mod notebook;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use proptest::prelude::*;
@@ -16,6 +18,12 @@ enum Step {
     Close(u8),
     Hover(u8),
     Command,
+    /// A notebook with cells of these texts.
+    OpenNotebook(Vec<String>),
+    /// Cells from here, so many, give way to cells of these texts.
+    Cells(usize, usize, Vec<String>),
+    EditCell(usize, usize, usize, String),
+    CloseNotebook,
     Cancel(usize),
     /// The server takes so many messages, and what it says stays on its way.
     Serve(usize),
@@ -33,7 +41,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         0..8,
     )
     .prop_map(|parts| parts.concat());
+    let texts = prop::collection::vec(text.clone(), 0..4);
     let step = prop_oneof![
+        1 => texts.clone().prop_map(Step::OpenNotebook),
+        2 => (0..5_usize, 0..3_usize, texts)
+            .prop_map(|(start, count, texts)| Step::Cells(start, count, texts)),
+        3 => (any::<usize>(), any::<usize>(), any::<usize>(), text.clone())
+            .prop_map(|(cell, from, to, text)| Step::EditCell(cell, from, to, text)),
+        1 => Just(Step::CloseNotebook),
         2 => (0..4_u8, text.clone()).prop_map(|(document, text)| Step::Open(document, text)),
         6 => (0..4_u8, any::<usize>(), any::<usize>(), text)
             .prop_map(|(document, from, to, text)| Step::Edit(document, from, to, text)),
@@ -56,6 +71,24 @@ struct Strict {
     initialized: bool,
     greeted: bool,
     documents: BTreeMap<String, (i64, String)>,
+    notebook: Option<Cells>,
+}
+
+/// A notebook: its version, and the names of its cells in order.
+type Cells = (i64, Vec<String>);
+
+impl Strict {
+    fn open(&mut self, document: &Value) {
+        let uri = document["uri"].as_str().unwrap().to_owned();
+        let text = document["text"].as_str().unwrap().to_owned();
+        let value = (document["version"].as_i64().unwrap(), text);
+        assert!(self.documents.insert(uri, value).is_none(), "opened twice");
+    }
+
+    fn close(&mut self, document: &Value) {
+        let known = self.documents.remove(document["uri"].as_str().unwrap());
+        assert!(known.is_some(), "closed and not open: {document}");
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +103,8 @@ struct World {
     from_server: VecDeque<(Generation, Value)>,
     ready: bool,
     documents: BTreeMap<String, (i64, String)>,
+    notebook: Option<Cells>,
+    cells: u64,
     versions: HashMap<String, i64>,
     /// Requests of the client and how often each was answered.
     asked: BTreeMap<u64, u32>,
@@ -180,7 +215,9 @@ impl World {
         match method.as_str() {
             "initialize" => {
                 assert!(!std::mem::replace(&mut server.greeted, true), "greeted twice");
-                let result = json!({ "capabilities": { "textDocumentSync": 2, "positionEncoding": self.encoding.name() } });
+                let result = json!({ "capabilities": {
+                    "textDocumentSync": 2, "notebookDocumentSync": {}, "positionEncoding": self.encoding.name(),
+                } });
                 self.say(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }));
             }
             "initialized" => assert!(!std::mem::replace(&mut server.initialized, true), "twice"),
@@ -203,6 +240,9 @@ impl World {
             }
             "textDocument/didClose" => {
                 assert!(server.documents.remove(&uri()).is_some(), "closed and not open");
+            }
+            method if method.starts_with("notebookDocument/") => {
+                server.take_notebook(method, params, self.encoding);
             }
             "workspace/executeCommand" => {
                 let count = self.commands.entry(params["number"].as_u64().unwrap()).or_default();
@@ -239,9 +279,18 @@ impl World {
 
     fn edit(&mut self, document: u8, from: usize, to: usize, new: &str) {
         let uri = Self::uri(document);
-        let Some((version, text)) = self.documents.get_mut(&uri) else {
-            return;
-        };
+        if let Some((version, range)) = self.change(&uri, from, to, new) {
+            let params = json!({
+                "textDocument": { "uri": uri, "version": version },
+                "contentChanges": [{ "range": range, "text": new }],
+            });
+            self.client(&tell("textDocument/didChange", &params));
+        }
+    }
+
+    /// Changes the client's text and says how.
+    fn change(&mut self, uri: &str, from: usize, to: usize, new: &str) -> Option<(i64, Value)> {
+        let (version, text) = self.documents.get_mut(uri)?;
         let places: Vec<_> = (0..=text.len())
             .filter(|at| text.is_char_boundary(*at))
             // Between the two bytes of a line end there is no position.
@@ -256,12 +305,8 @@ impl World {
         let range = json!({ "start": place(from), "end": place(to) });
         text.replace_range(from..to, new);
         *version += 1;
-        self.versions.insert(uri.clone(), *version);
-        let params = json!({
-            "textDocument": { "uri": uri, "version": *version },
-            "contentChanges": [{ "range": range, "text": new }],
-        });
-        self.client(&tell("textDocument/didChange", &params));
+        self.versions.insert(uri.to_owned(), *version);
+        Some((*version, range))
     }
 
     fn step(&mut self, step: Step) {
@@ -296,6 +341,10 @@ impl World {
                     );
                 }
             }
+            step @ (Step::OpenNotebook(_)
+            | Step::Cells(..)
+            | Step::EditCell(..)
+            | Step::CloseNotebook) => self.step_notebook(step),
             Step::Command => {
                 let number = self.next;
                 self.ask("workspace/executeCommand", &json!({ "number": number }));
@@ -327,6 +376,7 @@ impl World {
         self.drain();
         assert!(self.ready, "at rest and not ready");
         assert_eq!(self.server.documents, self.documents, "the server has other texts");
+        assert_eq!(self.server.notebook, self.notebook, "the server has another notebook");
         let open: Vec<_> = self.asked.iter().filter(|(_, count)| **count != 1).collect();
         assert!(open.is_empty(), "not answered: {open:?}");
     }
