@@ -20,6 +20,7 @@ pub(crate) enum Kind {
 }
 
 /// Kinds by the number Linux gives them in statfs(2).
+#[cfg(any(test, target_os = "linux"))]
 const KNOWN: [(u64, Kind); 19] = [
     (0xef53, Kind::Local("ext4")),
     (0x5846_5342, Kind::Local("xfs")),
@@ -42,8 +43,33 @@ const KNOWN: [(u64, Kind); 19] = [
     (0x7375_7245, Kind::Network("coda")),
 ];
 
+/// Kinds by the name macOS gives them in statfs(2).
+#[cfg(any(test, target_os = "macos"))]
+const NAMED: [(&str, Kind); 11] = [
+    ("apfs", Kind::Local("apfs")),
+    ("hfs", Kind::Local("hfs")),
+    ("exfat", Kind::Local("exfat")),
+    ("msdos", Kind::Local("fat")),
+    ("tmpfs", Kind::Memory("tmpfs")),
+    ("macfuse", Kind::Other("fuse")),
+    ("osxfuse", Kind::Other("fuse")),
+    ("nfs", Kind::Network("nfs")),
+    ("smbfs", Kind::Network("smb")),
+    ("afpfs", Kind::Network("afp")),
+    ("webdav", Kind::Network("webdav")),
+];
+
+#[cfg(any(test, target_os = "linux"))]
 fn of(number: u64) -> Kind {
     KNOWN.iter().find(|(known, _)| *known == number).map_or(Kind::Unknown, |(_, kind)| *kind)
+}
+
+#[cfg(any(test, target_os = "macos"))]
+fn named(name: &[u8]) -> Kind {
+    // The system fills the rest of its field with zeroes.
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let known = NAMED.iter().find(|(known, _)| known.as_bytes() == name);
+    known.map_or(Kind::Unknown, |(_, kind)| *kind)
 }
 
 /// Gives the kind of file system a directory is on.
@@ -54,7 +80,12 @@ pub(crate) fn kind(directory: &Path) -> Kind {
         rustix::fs::statfs(directory)
             .map_or(Kind::Unknown, |found| of((found.f_type as u64) & 0xffff_ffff))
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(target_os = "macos")]
+    {
+        rustix::fs::statfs(directory)
+            .map_or(Kind::Unknown, |found| named(&found.f_fstypename.map(i8::cast_unsigned)))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
     {
         let _: &Path = directory;
         Kind::Unknown
@@ -88,6 +119,15 @@ mod tests {
         }
         for number in [0xef53, 0x0102_1994, 0x6573_5546, 0x1234] {
             assert!(refuse(Path::new("state"), of(number)).is_ok());
+        }
+        for (name, refused) in [
+            (&b"smbfs\0\0\0"[..], true),
+            (b"nfs", true),
+            (b"apfs\0", false),
+            (b"nfsx\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(refuse(Path::new("state"), named(name)).is_err(), refused, "{name:?}");
         }
         let here = tempfile::tempdir().unwrap();
         assert!(judge(here.path()).is_ok());

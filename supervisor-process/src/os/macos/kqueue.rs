@@ -91,7 +91,7 @@ pub(in crate::os) fn wake(queue: &OwnedFd, token: u64) -> io::Result<()> {
         flags: UserFlags::TRIGGER,
         user_flags: UserDefinedFlags::new(0),
     };
-    change(queue, event(filter, EventFlags::empty(), token)).map_err(Into::into)
+    change(queue, event(filter, EventFlags::ADD, token)).map_err(Into::into)
 }
 
 /// Adds an event that nothing but [`wake`] makes ready.

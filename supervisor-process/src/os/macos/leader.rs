@@ -151,7 +151,6 @@ impl Leader {
 /// A process of a set that somebody else started: its end is told by the kernel, and how where we may ask for that.
 #[derive(Debug)]
 pub(crate) struct Bystander {
-    pid: Pid,
     end: AsyncFd<OwnedFd>,
     ended: Mutex<Option<ExitStatus>>,
 }
@@ -166,7 +165,7 @@ impl Bystander {
         }
         // Checked after it is watched: the queue holds the process and not the number.
         (super::identity_of(identity.pid)? == *identity).then_some(())?;
-        Some(Self { pid, end: watched(queue).ok()?, ended: Mutex::new(None) })
+        Some(Self { end: watched(queue).ok()?, ended: Mutex::new(None) })
     }
 
     /// Waits for the end. May be called again, cancelled or not.
@@ -175,9 +174,7 @@ impl Bystander {
             return ExitStatus::Unknown;
         }
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        *ended.get_or_insert_with(|| {
-            tracing::trace!(pid = ?self.pid, "a process that somebody else started ended");
-            kqueue::told(self.end.get_ref()).unwrap_or(ExitStatus::Unknown)
-        })
+        *ended
+            .get_or_insert_with(|| kqueue::told(self.end.get_ref()).unwrap_or(ExitStatus::Unknown))
     }
 }

@@ -4,6 +4,8 @@
 mod alone;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
 #[cfg(target_os = "linux")]
 mod pair;
 #[cfg(unix)]

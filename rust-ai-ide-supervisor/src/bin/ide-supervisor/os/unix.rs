@@ -209,6 +209,8 @@ pub(crate) fn system_checks() -> Vec<Check> {
     let mut checks = vec![open_files()];
     #[cfg(target_os = "linux")]
     checks.extend(super::linux::kernel_checks());
+    #[cfg(target_os = "macos")]
+    checks.extend(super::macos::kernel_checks());
     checks
 }
 

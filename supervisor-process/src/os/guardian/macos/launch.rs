@@ -61,11 +61,10 @@ pub(crate) fn launch(plan: &Plan<'_>) -> Result<Launched, Refused> {
         }
         forked
     };
-    let Some(pid) = Pid::from_raw(forked).filter(|_| forked > 0) else {
+    let Some((number, pid)) = u32::try_from(forked).ok().zip(Pid::from_raw(forked.max(0))) else {
         return Err(refused(Step::Fork, &io::Error::last_os_error()));
     };
     drop(writes);
-    let number = forked.unsigned_abs();
     let mut said = Vec::with_capacity(2 * WORD);
     // Its end comes with exec or with the child's end. One that cannot be read says nothing, and then the child's end
     // tells.

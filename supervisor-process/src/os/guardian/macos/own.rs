@@ -123,15 +123,16 @@ impl Children {
     pub(crate) fn list(&mut self) -> impl Iterator<Item = u32> + '_ {
         let mut young: Vec<Entry> = Vec::new();
         for _ in 0..LISTS_MAX {
-            let listed = processes();
-            let count = listed.len();
-            let (found, vanished): (Vec<_>, Vec<_>) = listed
-                .into_iter()
-                .map(|pid| (pid, Entry::read(pid)))
-                .partition(|it| it.1.is_some());
-            tracing::trace!(count, "processes were listed");
-            young = found.into_iter().filter_map(|(_, entry)| entry).collect();
-            if vanished.into_iter().all(|(pid, _)| exists(pid)) {
+            young.clear();
+            let mut settled = true;
+            for pid in processes() {
+                match Entry::read(pid) {
+                    Some(entry) => young.push(entry),
+                    // Another user's is there and not ours to read.
+                    None => settled &= exists(pid),
+                }
+            }
+            if settled {
                 break;
             }
         }
