@@ -1,5 +1,6 @@
 //! Finding and ending what a dead supervisor left behind.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,23 @@ impl SystemProcessTable {
     #[must_use]
     pub const fn new() -> Self {
         Self
+    }
+
+    /// Names each of these leaders that is still that very process, and whatever is in its group.
+    ///
+    /// This finds what shows no marks: a program that was started with an environment of its own, or one whose environment
+    /// the system hides. A leader that is there keeps the number of its group its own. Reads every process once.
+    #[must_use]
+    pub fn led_by(&self, leaders: &[ProcessIdentity]) -> Vec<ProcessIdentity> {
+        let alive = |leader: &&ProcessIdentity| self.is_alive(leader);
+        if !leaders.iter().any(|leader| alive(&leader)) {
+            return Vec::new();
+        }
+        let snapshot = Snapshot::take();
+        // Asked after the processes were read: who is still there led its group while they were.
+        let groups: HashSet<u32> = leaders.iter().filter(alive).map(|leader| leader.pid).collect();
+        let members = snapshot.entries.iter().filter(|entry| groups.contains(&entry.group));
+        members.map(Entry::identity).collect()
     }
 
     /// Tells what the set of this leader did so far; nothing if it is gone or the system does not tell.

@@ -85,7 +85,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     let guarding = guarding::open(&inner.guardian, &dir).await?;
     guarding.claim_all(&mut recovered, inner.clock.wall()).await?;
     let kept = guarding.kept();
-    recovered.swept += sweep(&dir.mark(), &kept).await;
+    recovered.swept += sweep(&dir.mark(), &recovered.states, &kept).await;
     let (cgroups, swept) = cgroups(inner.cgroups, dir.mark(), kept).await;
     recovered.swept += swept;
 
@@ -203,18 +203,29 @@ async fn cgroups(
     }
 }
 
-/// Ends every process that carries this state directory's mark, but for the runs that are kept: its supervisor is gone,
-/// for we hold its lock.
-async fn sweep(mark: &str, kept: &[(ServiceId, Incarnation)]) -> u64 {
+/// Ends every process that carries this state directory's mark, and every stored leader that is still that very process
+/// with its group, but for the runs that are kept: their supervisor is gone, for we hold its lock.
+async fn sweep(
+    mark: &str,
+    states: &HashMap<ServiceId, ServiceState>,
+    kept: &[(ServiceId, Incarnation)],
+) -> u64 {
     let table = SystemProcessTable::new();
-    let mut found = table.marked(mark);
-    found.retain(|process| {
-        !kept.iter().any(|(id, run)| *id == process.service && *run == process.incarnation)
-    });
-    if found.is_empty() {
+    let is_kept = |service: &ServiceId, run: Incarnation| {
+        kept.iter().any(|(id, kept)| id == service && *kept == run)
+    };
+    let unwanted = states.values().filter(|state| !is_kept(&state.id, state.incarnation));
+    let leaders: Vec<_> = unwanted.filter_map(|state| state.identity.clone()).collect();
+    let mut identities = table.led_by(&leaders);
+    let marked = table.marked(mark).into_iter();
+    for process in marked.filter(|process| !is_kept(&process.service, process.incarnation)) {
+        if !identities.contains(&process.identity) {
+            identities.push(process.identity);
+        }
+    }
+    if identities.is_empty() {
         return 0;
     }
-    let identities: Vec<_> = found.iter().map(|process| process.identity.clone()).collect();
     match table.end(&identities, LEFTOVER_GRACE).await {
         Ok(report) if report.survivors.is_empty() => {}
         Ok(report) => {
@@ -228,7 +239,7 @@ async fn sweep(mark: &str, kept: &[(ServiceId, Incarnation)]) -> u64 {
             tracing::error!(error = %chain(&error), "leftovers of the supervisor before this one");
         }
     }
-    found.len() as u64
+    identities.len() as u64
 }
 
 fn note_recovery(audit: &AuditQueue, recovered: &Recovered) {

@@ -208,6 +208,41 @@ fn both_killed_at_once_leave_no_second_copy() {
 }
 
 #[test]
+fn what_hides_its_environment_is_no_second_copy_after_a_supervisor_without_a_guardian() {
+    let mut place = Place::new(
+        r#"
+[[service]]
+id = "hides"
+command = "sh"
+args = ["-c", "exec env -i /bin/sleep 600"]
+restart_policy = { type = "always" }
+"#,
+    );
+    let mut up = std::process::Command::new(super::place::PROGRAM);
+    up.args(["up", "--no-guardian"]).current_dir(place.dir.path());
+    let null = std::process::Stdio::null;
+    place.up = Some(up.stdin(null()).stdout(null()).stderr(null()).spawn().unwrap());
+    let status = place.until("it runs", |status| Place::service(status, "hides")["ready"] == true);
+    let hidden = pid_of(&Place::service(&status, "hides"));
+    let runs =
+        || std::fs::read(format!("/proc/{hidden}/cmdline")).is_ok_and(|line| !line.is_empty());
+    wait_for("a program without marks", || runs() && place.marked() == 0);
+    audited(&place, &["hides", "running"]);
+    killed(&mut place);
+    place.up();
+    let again = place.until("it runs again", |status| {
+        let service = Place::service(status, "hides");
+        service["ready"] == true && pid_of(&service) != hidden
+    });
+    let ended = !runs();
+    if !ended {
+        kill(hidden);
+    }
+    assert!(ended, "process {hidden} runs on beside {}", pid_of(&Place::service(&again, "hides")));
+    assert!(place.down().success());
+}
+
+#[test]
 fn a_service_that_outlived_and_is_not_configured_any_more_is_ended_and_that_is_said() {
     let mut place = Place::new(MIXED);
     place.up();

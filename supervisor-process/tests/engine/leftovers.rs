@@ -3,8 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use supervisor_core::ports::ProcessTable;
-use supervisor_process::{Engine, SystemProcessTable};
+use supervisor_core::ProcessIdentity;
+use supervisor_core::config::ServiceSpec;
+use supervisor_core::ports::{ProcessSpawner, ProcessTable, SpawnRequest};
+use supervisor_process::{Engine, SystemProcessTable, SystemSpawner};
 
 use crate::fixture::BEHAVIOUR;
 use crate::support::{eventually, is_alive, marked, nothing_left};
@@ -19,7 +21,7 @@ fn host() {
     runtime.block_on(async {
         let engine = Engine::builder().mark(mark).log_dir(std::env::var("TEST_LOGS").unwrap()).build().unwrap();
         for id in ["a", "b"] {
-            let mut spec = supervisor_core::config::ServiceSpec::new(id, "sh").unwrap();
+            let mut spec = ServiceSpec::new(id, "sh").unwrap();
             let script = "trap '' HUP PIPE; setsid sh -c 'trap \"\" TERM HUP; sleep 1000; sleep 1000' & sleep 1000";
             spec.args = vec!["-c".to_owned(), script.to_owned()];
             let id = engine.register(spec, None).await.unwrap();
@@ -70,7 +72,7 @@ async fn everything_a_killed_supervisor_started_is_found_and_ended_and_no_strang
 async fn a_pid_that_is_somebody_elses_by_now_is_not_touched() {
     let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
     let table = SystemProcessTable::new();
-    let mut identity = supervisor_core::ProcessIdentity {
+    let mut identity = ProcessIdentity {
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .unwrap()
             .trim()
@@ -86,4 +88,33 @@ async fn a_pid_that_is_somebody_elses_by_now_is_not_touched() {
     }
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_shows_no_marks_is_found_by_its_leader_as_long_as_that_is_the_same_process() {
+    let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
+    let logs = tempfile::tempdir().unwrap();
+    let spawner = SystemSpawner::new(mark.as_str(), Some(logs.path().into()), false).unwrap();
+    let mut spec = ServiceSpec::new("hides", "sh").unwrap();
+    spec.args = vec!["-c".into(), "env -i /bin/sleep 600 & exec env -i /bin/sleep 600".into()];
+    let request = SpawnRequest {
+        service: spec.service_id().unwrap(),
+        incarnation: supervisor_core::Incarnation(1),
+        spec: spec.into(),
+        extra_environment: Vec::new(),
+    };
+    let child = spawner.spawn(request).await.unwrap();
+    let table = SystemProcessTable::new();
+    let leader = child.identity();
+    let led = eventually("two without marks", || {
+        let led = table.led_by(std::slice::from_ref(&leader));
+        (led.len() == 2 && marked(&mark).is_empty()).then_some(led)
+    })
+    .await;
+    assert!(led.contains(&leader), "{led:?}");
+    let other_time = ProcessIdentity { start_time: leader.start_time + 1, ..leader.clone() };
+    let other_boot = ProcessIdentity { boot_id: "another boot".to_owned(), ..leader.clone() };
+    assert_eq!(table.led_by(&[other_time, other_boot]), []);
+    assert_eq!(child.kill_set(Duration::from_secs(30)).await.survivors, []);
+    assert_eq!(table.led_by(&[leader]), []);
 }

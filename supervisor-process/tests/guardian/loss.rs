@@ -112,3 +112,29 @@ async fn a_start_that_is_given_up_leaves_no_process() {
     within(spawner.close()).await;
     den.nothing_left().await;
 }
+
+#[tokio::test]
+async fn what_hides_its_environment_is_ended_after_the_guardian_too() {
+    let den = Den::new();
+    let spawner = den.spawner().await;
+    let script = "env -i /bin/sleep 600 & exec env -i /bin/sleep 600";
+    let child = spawn(&spawner, sh("hides", script, Die), 1).await;
+    let leader = child.identity();
+    let members = eventually("two that show no mark", || {
+        let members = child.members();
+        (members.len() == 2 && den.marked().is_empty()).then_some(members)
+    })
+    .await;
+    signal(guardian_of(&spawner), Signal::KILL);
+    eventually("its set is empty", || child.set_is_empty().then_some(())).await;
+    let table = SystemProcessTable::new();
+    assert!(!table.is_alive(&leader), "the leader runs on unseen");
+    let left: Vec<_> = members.iter().filter(|member| table.is_alive(member)).collect();
+    for member in &left {
+        signal(member.pid, Signal::KILL);
+    }
+    assert!(left.is_empty(), "a member runs on unseen: {left:?}");
+    drop(child);
+    within(spawner.close()).await;
+    den.nothing_left().await;
+}

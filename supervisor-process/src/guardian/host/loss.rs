@@ -17,7 +17,8 @@ const END: Duration = Duration::from_secs(2);
 /// Pause before trying again to end what does not end.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Kills what a lost guardian held, found by its marks and each process by its identity, and tells its runs.
+/// Kills what a lost guardian held, found by its marks and by the groups of its leaders, each process by its identity, and
+/// tells its runs.
 ///
 /// Services that would outlive their host are killed too: with the guardian their output has lost its reader and their
 /// end its witness.
@@ -26,8 +27,10 @@ pub(super) async fn clean_up(link: &Arc<Link>, mark: &str) {
     launch::end_unfinished(mark);
     let table = SystemProcessTable::new();
     loop {
-        let found = table.marked(mark);
-        let identities: Vec<_> = found.iter().map(|process| process.identity.clone()).collect();
+        let runs = link.living_runs();
+        let leaders: Vec<_> = runs.iter().map(|run| run.identity.clone()).collect();
+        let mut identities = table.led_by(&leaders);
+        identities.extend(table.marked(mark).into_iter().map(|process| process.identity));
         if let Err(error) = table.end(&identities, Duration::ZERO).await {
             tracing::error!(error = %chain(&error), "ending what the guardian held");
         }
@@ -36,14 +39,17 @@ pub(super) async fn clean_up(link: &Arc<Link>, mark: &str) {
             .into_iter()
             .map(|process| (process.service, process.incarnation))
             .collect();
-        let runs = link.living_runs();
-        for run in &runs {
-            run.lost(!left.contains(&(run.key.service.clone(), run.key.incarnation)));
+        let mut survivors = left.len();
+        for run in link.living_runs() {
+            let marked = left.contains(&(run.key.service.clone(), run.key.incarnation));
+            let hidden = !marked && table.is_alive(&run.identity);
+            survivors += usize::from(hidden);
+            run.lost(!marked && !hidden);
         }
-        if left.is_empty() {
+        if survivors == 0 {
             break;
         }
-        tracing::error!(sets = left.len(), "what the guardian held does not end; trying again");
+        tracing::error!(sets = survivors, "what the guardian held does not end; trying again");
         // poll: what survives a kill sleeps in the kernel; until it ends nothing is started in its place.
         tokio::time::sleep(AGAIN).await;
     }
