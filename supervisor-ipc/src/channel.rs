@@ -142,6 +142,7 @@ impl Channel {
             share,
             last_recovery: None,
             settled: Vec::new(),
+            place: None,
             pings: Vec::new(),
             actions: Vec::new(),
             waker: None,

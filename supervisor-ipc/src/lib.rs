@@ -6,6 +6,7 @@ mod connection;
 mod durable;
 mod endpoint;
 mod framing;
+mod listener;
 pub mod lsp;
 mod machine;
 pub mod mcp;
@@ -24,6 +25,7 @@ mod transport;
 
 pub use channel::{Channel, ChannelOptions, Incoming};
 pub use endpoint::{Endpoint, Handler};
+pub use listener::{Listener, Stream};
 pub use machine::SendOptions;
 pub use monitor::{IpcMonitor, IpcMonitorBuilder};
 #[cfg(windows)]

@@ -14,7 +14,7 @@ use supervisor_core::ports::StateSynchronizer;
 use supervisor_core::state::ChannelPosition;
 use supervisor_core::{Generation, Monotonic, Sequence};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -34,7 +34,8 @@ const PINGS_MAX: usize = 64;
 /// What a background job of the task ended with.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Connected(Result<Connection, IpcError>),
+    /// With the place among those that reconnect.
+    Connected(Result<Connection, IpcError>, Option<OwnedSemaphorePermit>),
     /// With the number up to which the peer had handled what was sent before.
     Synced(Generation, Result<u64, IpcError>),
     /// Why the peer of this generation is silent.
@@ -69,6 +70,8 @@ pub(crate) struct Task {
     pub(crate) last_recovery: Option<Arc<ChannelRecovery>>,
     /// Outcomes that those who wait for them are told when the lock is free.
     pub(crate) settled: Vec<(Promise, Outcome)>,
+    /// Dropped, it gives back the place among the channels that reconnect.
+    pub(crate) place: Option<oneshot::Sender<()>>,
     /// Who waits for the peer's next word.
     pub(crate) pings: Vec<oneshot::Sender<()>>,
     /// Emptied after each step; kept for its memory.
@@ -238,18 +241,20 @@ impl Task {
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Connected(Ok(connection)) => {
+            Done::Connected(Ok(connection), place) => {
+                self.keep_place(place);
                 self.wire =
                     Some(Wire::open(connection, self.options.framing, &self.options.config));
                 self.step(Event::Connected);
             }
-            Done::Connected(Err(error)) => {
+            Done::Connected(Err(error), _) => {
                 let permanent = !error.class().retryable();
                 self.step(Event::ConnectFailed { reason: chain(&error), permanent });
             }
             Done::Synced(generation, result) if generation == self.machine.generation => {
                 self.hand_over(usize::MAX);
                 self.session = None;
+                self.place = None;
                 match result {
                     Ok(handled) => self.step(Event::Synced { handled }),
                     Err(error) => self.step(Event::Lost { reason: chain(&error) }),
@@ -269,6 +274,7 @@ impl Task {
                 Action::Disconnect => {
                     self.wire = None;
                     self.session = None;
+                    self.place = None;
                     self.pings.clear();
                     self.jobs.abort_all();
                 }
@@ -333,17 +339,31 @@ impl Task {
             (Arc::clone(&self.world.reconnects), self.options.config.connect_timeout);
         let work = async move {
             if transport.waits() {
-                return Done::Connected(transport.connect().await);
+                return Done::Connected(transport.connect().await, None);
             }
             // Many channels that lost their peers together do not all knock at once.
-            let _place = reconnects.acquire_owned().await;
+            let place = reconnects.acquire_owned().await.ok();
             let connected = tokio::time::timeout(limit, transport.connect()).await;
-            Done::Connected(connected.unwrap_or_else(|_| {
-                Err(IpcError::TimedOut { channel: transport.describe(), limit })
-            }))
+            let late = |_| Err(IpcError::TimedOut { channel: transport.describe(), limit });
+            Done::Connected(connected.unwrap_or_else(late), place)
         };
         self.jobs.spawn_on(work, &self.runtime);
         self.attention = true;
+    }
+
+    /// Keeps the place while the peer's state is restored, which is what costs the peer; a peer that takes too long for it
+    /// keeps nobody else waiting.
+    fn keep_place(&mut self, place: Option<OwnedSemaphorePermit>) {
+        let Some(place) = place else { return };
+        let (release, released) = oneshot::channel();
+        let limit = self.options.config.connect_timeout;
+        let work = async move {
+            drop(tokio::time::timeout(limit, released).await);
+            drop(place);
+            Done::Nothing
+        };
+        self.jobs.spawn_on(work, &self.runtime);
+        self.place = Some(release);
     }
 
     fn weigh(&mut self, generation: Generation) {

@@ -85,6 +85,9 @@ pub(crate) fn connect_error(transport: &str, class: ErrorClass, error: std::io::
 }
 
 /// Connects over TCP.
+///
+/// A peer that vanished without a word is noticed by the channel's own signs of life, and by the system: on Linux it ends a
+/// connection whose bytes nobody confirmed for 20 s, on every Unix one that answers no keepalive for about 30 s.
 #[derive(Debug, Clone)]
 pub struct TcpTransport {
     address: String,
@@ -95,15 +98,24 @@ impl TcpTransport {
     pub fn new(address: impl Into<String>) -> Self {
         Self { address: address.into() }
     }
+
+    async fn dial(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address).await?;
+        // A message is written whole; waiting for more to fill a packet only delays it.
+        stream.set_nodelay(true)?;
+        if let Err(error) = crate::os::end_dead_connections(&stream) {
+            // The channel's own signs of life find a dead peer, too.
+            tracing::debug!(%error, "the system does not look after a connection");
+        }
+        Ok(stream)
+    }
 }
 
 #[async_trait]
 impl Transport for TcpTransport {
     async fn connect(&self) -> Result<Connection, IpcError> {
         let failed = |error| connect_error(&self.describe(), ErrorClass::Transient, error);
-        let stream = TcpStream::connect(&self.address).await.map_err(failed)?;
-        // A message is written whole; waiting for more to fill a packet only delays it.
-        stream.set_nodelay(true).map_err(failed)?;
+        let stream = self.dial().await.map_err(failed)?;
         let (reader, writer) = stream.into_split();
         Ok(Connection { reader: Box::new(reader), writer: Box::new(writer) })
     }
@@ -263,5 +275,24 @@ impl Transport for MemoryTransport {
 
     fn describe(&self) -> String {
         "memory".to_owned()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_is_told_to_end_a_tcp_connection_whose_peer_vanished() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stream = TcpTransport::new(address).dial().await.unwrap();
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 20_000);
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap().as_secs(), 15);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap().as_secs(), 5);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), 3);
     }
 }

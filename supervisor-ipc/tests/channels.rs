@@ -12,7 +12,8 @@ use supervisor_core::error::IpcError;
 use supervisor_core::message::{ChannelState, IpcMessage, Outcome};
 use supervisor_core::ports::{OwnedSyncSession, StateSynchronizer};
 use supervisor_ipc::{
-    Acceptance, Channel, ChannelOptions, Endpoint, IpcMonitor, MemoryTransport, SendOptions,
+    Acceptance, Channel, ChannelOptions, Endpoint, IpcMonitor, Listener, MemoryTransport,
+    SendOptions,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
@@ -301,4 +302,133 @@ async fn a_hostile_peer_harms_no_other_channel() {
     assert_eq!(good.status().generation.get(), 1);
     monitor.shutdown(Duration::from_secs(20)).await;
     assert!(!matches!(stuck.await, Outcome::Answered { .. }));
+}
+
+/// Lets paused time pass.
+async fn pass(time: Duration) {
+    // poll: nothing sleeps, time is paused; every timer on the way has its turn, for at most two minutes of it.
+    tokio::time::sleep(time).await;
+}
+
+/// Time jumps as it does when this process, or its machine, stands still; the peer stands still with it.
+#[tokio::test(start_paused = true)]
+async fn a_standstill_of_eight_hours_costs_no_connection_and_no_message() {
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    let awake = Arc::new(tokio::sync::Notify::new());
+    let wakes = Arc::clone(&awake);
+    let endpoint = Endpoint::new(move |message: IpcMessage| {
+        let awake = Arc::clone(&awake);
+        async move {
+            awake.notified().await;
+            Some(message.payload)
+        }
+    });
+    let service = tokio::spawn(async move { endpoint.serve(peer.accept().await.unwrap()).await });
+    channel.reached(ChannelState::Ready).await.unwrap();
+    let receipt = channel.send_with(message(7.into()), asking()).await;
+    tokio::time::advance(Duration::from_secs(8 * 3600)).await;
+    // Everybody has his turn before anybody is woken.
+    pass(Duration::from_millis(1)).await;
+    wakes.notify_one();
+    assert!(receipt.await.delivered());
+    // Silent for as long as an endpoint allows, but for signs of life.
+    pass(Duration::from_secs(120)).await;
+    assert_eq!(channel.status().generation.get(), 1, "{}", channel.status().reason);
+    assert!(!service.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_takes_silence_for_the_end_unless_it_stood_still_itself() {
+    let (stream, mut peer) = tokio::io::duplex(4096);
+    let service = tokio::spawn(async move { echo().serve(stream).await });
+    let hello = br#"{"k":"hello","version":1,"idle":1000}"#;
+    peer.write_all(&u32::try_from(hello.len()).unwrap().to_be_bytes()).await.unwrap();
+    peer.write_all(hello).await.unwrap();
+    peer.read_u32().await.unwrap();
+    tokio::time::advance(Duration::from_secs(8 * 3600)).await;
+    pass(Duration::from_secs(5)).await;
+    assert!(!service.is_finished(), "nobody could say anything meanwhile");
+    pass(Duration::from_secs(2)).await;
+    assert!(matches!(service.await.unwrap(), Err(IpcError::TimedOut { .. })));
+}
+
+#[tokio::test]
+async fn a_service_listens_in_a_line_on_a_port_of_this_machine_and_on_no_other() {
+    let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+    let address = listener.address().unwrap().to_string();
+    let config =
+        RecoveryConfig { handshake_timeout: Duration::from_millis(300), ..Default::default() };
+    let service = tokio::spawn(
+        listener
+            .serve(Endpoint::with_config(|m: IpcMessage| async move { Some(m.payload) }, config)),
+    );
+    // Peers that say nothing take every place, for as long as a greeting may take.
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    channel.attach(Arc::new(supervisor_ipc::TcpTransport::new(address))).await.unwrap();
+    let receipt = channel.send_with(message(7.into()), asking()).await;
+    let answered = tokio::time::timeout(Duration::from_secs(20), receipt.outcome()).await;
+    assert!(answered.unwrap().delivered());
+    assert_eq!(channel.status().generation.get(), 1);
+    service.abort();
+    let refused = Listener::tcp("0.0.0.0:0").await.unwrap_err();
+    let said = supervisor_core::error::chain(&refused);
+    assert!(said.contains("0.0.0.0:0") && said.contains("loopback"), "{said}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_service_listens_in_a_line_on_a_socket_that_only_its_user_reaches() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("svc.sock");
+    let listener = Listener::local(&path).unwrap();
+    let mode = std::fs::symlink_metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let service = tokio::spawn(listener.serve(echo()));
+    let (_monitor, channel) = register(RecoveryConfig::default()).await;
+    channel.attach(Arc::new(supervisor_ipc::UnixTransport::new(&path))).await.unwrap();
+    assert!(channel.send_with(message(7.into()), asking()).await.await.delivered());
+    service.abort();
+    drop(service.await);
+    assert!(!path.exists(), "it goes with its listener");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_what_is_in_use_or_no_socket_is_left_alone() {
+    use std::os::unix::net::UnixListener;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("svc.sock");
+    let refused = |path: &std::path::Path| {
+        let error = Listener::local(path).unwrap_err();
+        let said = supervisor_core::error::chain(&error);
+        assert!(said.contains("svc.sock"), "{said}");
+        (said, supervisor_core::error::Classified::class(&error).retryable())
+    };
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "left by a dead process");
+    let listener = Listener::local(&path).unwrap();
+    let (said, again) = refused(&path);
+    assert!(said.contains("in use") && again, "{said}");
+    drop(listener);
+    // One that knows nothing of locks.
+    let other = UnixListener::bind(&path).unwrap();
+    let (said, again) = refused(&path);
+    assert!(said.contains("in use") && again, "{said}");
+    assert!(path.exists());
+    // A listener whose socket was replaced by another's leaves that one alone.
+    drop(other);
+    let listener = Listener::local(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    drop(listener);
+    let (said, again) = refused(&path);
+    assert!(said.contains("no socket") && !again, "{said}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }

@@ -82,7 +82,15 @@ impl<H: Handler> Endpoint<H> {
     /// Dropping it closes the connection; a message under way may have had its effect, and is handled again if it is
     /// sent again. Without being dropped it finishes what it has begun to handle before it returns.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), IpcError> {
-        Serving::new(self, stream).run().await
+        Serving::new(self, stream, None).run().await
+    }
+
+    /// Serves a connection whose peer may be anybody, and greets in time if it is a channel.
+    pub(crate) async fn serve_who_greets(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> Result<(), IpcError> {
+        Serving::new(self, stream, Some(self.config.handshake_timeout)).run().await
     }
 }
 

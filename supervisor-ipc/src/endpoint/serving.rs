@@ -12,6 +12,7 @@ use supervisor_core::config::FramingKind;
 use supervisor_core::error::IpcError;
 use supervisor_core::message::IpcMessage;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio_util::codec::Decoder;
 use uuid::Uuid;
 
@@ -27,6 +28,9 @@ const OUT_MAX: usize = 64 * 1024;
 const ACK_EVERY: u32 = 64;
 /// Intervals of silence after which a peer that promised signs of life counts as gone; more than the channel allows us.
 const SILENT_INTERVALS: u32 = 6;
+
+/// A deadline noticed so much too late means that we stood still ourselves.
+const STOOD_STILL: Duration = Duration::from_secs(2);
 
 /// A message with its number and its size on the wire.
 type Queued = (u64, IpcMessage, usize);
@@ -50,7 +54,8 @@ pub(super) struct Serving<'a, H, S> {
 }
 
 impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
-    pub(super) fn new(endpoint: &'a Endpoint<H>, stream: S) -> Self {
+    /// `greeting` bounds the time until the peer says something.
+    pub(super) fn new(endpoint: &'a Endpoint<H>, stream: S, greeting: Option<Duration>) -> Self {
         Self {
             endpoint,
             stream,
@@ -63,7 +68,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             unacknowledged: 0,
             greeted: false,
             session: None,
-            silence: None,
+            silence: greeting,
             ended: false,
         }
     }
@@ -183,18 +188,30 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             return std::future::pending().await;
         }
         self.input.reserve(8 * 1024);
-        let read = self.stream.read_buf(&mut self.input);
         let read = match self.silence {
-            Some(limit) => tokio::time::timeout(limit, read)
-                .await
-                .map_err(|_| IpcError::TimedOut { channel: "endpoint".to_owned(), limit })?,
-            None => read.await,
+            Some(limit) => self.read_within(limit).await?,
+            None => self.stream.read_buf(&mut self.input).await,
         };
         match read {
             Ok(0) | Err(_) => self.ended = true,
             Ok(_) => self.cut()?,
         }
         Ok(())
+    }
+
+    /// Reads what comes in time; time in which we stood still ourselves is no silence of the peer.
+    async fn read_within(&mut self, limit: Duration) -> Result<io::Result<usize>, IpcError> {
+        loop {
+            let began = Instant::now();
+            let read = tokio::time::timeout(limit, self.stream.read_buf(&mut self.input)).await;
+            match read {
+                Ok(read) => return Ok(read),
+                Err(_) if began.elapsed() > limit + STOOD_STILL => {}
+                Err(_) => {
+                    return Err(IpcError::TimedOut { channel: "endpoint".to_owned(), limit });
+                }
+            }
+        }
     }
 
     /// Takes every whole frame out of what was read.

@@ -1,10 +1,13 @@
 //! Windows: named pipes.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use supervisor_core::error::{ErrorClass, IpcError};
-use tokio::net::windows::named_pipe::ClientOptions;
+use tokio::net::TcpStream;
+use tokio::net::windows::named_pipe::{ClientOptions, NamedPipeServer, ServerOptions};
+use tokio::sync::Mutex;
 
 use crate::transport::{Connection, Transport, connect_error};
 
@@ -33,5 +36,33 @@ impl Transport for PipeTransport {
 
     fn describe(&self) -> String {
         format!("pipe {}", self.name.display())
+    }
+}
+
+/// The channel's own signs of life find a peer that vanished; the system's two hours stay as they are.
+pub(crate) const fn end_dead_connections(_: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
+/// A named pipe that a service listens on. Only its owner may write to it, which is what the system grants by default.
+#[derive(Debug)]
+pub(crate) struct LocalEar {
+    name: PathBuf,
+    /// The instance that the next peer connects to.
+    next: Mutex<NamedPipeServer>,
+}
+
+impl LocalEar {
+    pub(crate) fn bind(name: &Path) -> io::Result<Self> {
+        let mut options = ServerOptions::new();
+        let first = options.first_pipe_instance(true).reject_remote_clients(true).create(name)?;
+        Ok(Self { name: name.into(), next: Mutex::new(first) })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<NamedPipeServer> {
+        let mut next = self.next.lock().await;
+        next.connect().await?;
+        let new = ServerOptions::new().reject_remote_clients(true).create(&self.name)?;
+        Ok(std::mem::replace(&mut *next, new))
     }
 }

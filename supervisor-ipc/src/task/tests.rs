@@ -45,6 +45,7 @@ fn task() -> Task {
         share: Share::new(Arc::default()),
         last_recovery: None,
         settled: Vec::new(),
+        place: None,
         pings: Vec::new(),
         actions: Vec::new(),
         waker: None,

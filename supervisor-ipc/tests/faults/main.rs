@@ -14,6 +14,7 @@ use supervisor_ipc::{
 use uuid::Uuid;
 
 mod cut;
+mod herd;
 mod proxy;
 mod suite;
 

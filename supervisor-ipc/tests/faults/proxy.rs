@@ -81,3 +81,20 @@ async fn an_endpoint_that_gets_a_part_of_the_stream_twice_handles_no_message_twi
         survives((Fault::Repeat { from, to }, Fault::None)).await;
     }
 }
+
+#[tokio::test]
+async fn a_tcp_peer_that_vanishes_without_a_word_is_found_by_its_silence() {
+    let effects = Effects::default();
+    let listener = supervisor_ipc::Listener::tcp("127.0.0.1:0").await.unwrap();
+    let address = listener.address().unwrap().to_string();
+    let service = tokio::spawn(listener.serve(service(&effects)));
+    let script = (Fault::BlackHole { after: 2000 }, Fault::BlackHole { after: 2000 });
+    let tcp = Arc::new(supervisor_ipc::TcpTransport::new(address));
+    let proxy = Arc::new(FaultProxy::new(tcp, [script]));
+    let (monitor, channel) = channel(hasty(), proxy).await;
+    exchange(&channel, &effects, 1, 200).await;
+    let cause = channel.status().last_recovery.unwrap().cause;
+    assert!(cause.contains("no sign of life"), "{cause}");
+    monitor.shutdown(LIMIT).await;
+    service.abort();
+}

@@ -185,36 +185,6 @@ async fn scenario_14_after_the_clock_went_back_everything_is_read_in_the_order_i
     assert_eq!(Some(&store.load_latest_checkpoint().await.unwrap().id), checkpoints.last());
 }
 
-/// The README maps promises and faults to tests; a renamed test must not leave a promise without one.
-#[test]
-fn every_test_the_readme_names_exists() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut sources = String::new();
-    let mut folders =
-        vec![here.join("tests"), here.join("src"), here.join("../rust-ai-ide-supervisor/tests")];
-    while let Some(folder) = folders.pop() {
-        // Packed alone, the crate comes without its neighbour.
-        for entry in fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                sources += &fs::read_to_string(path).unwrap();
-            }
-        }
-    }
-    let readme = fs::read_to_string(here.join("README.md")).unwrap();
-    let names = readme.split('`').skip(1).step_by(2);
-    let tests =
-        names.filter(|name| name.matches('_').count() >= 4 && !name.contains(['…', ' ', '(']));
-    let mut seen = 0;
-    for name in tests {
-        assert!(sources.contains(&format!("fn {name}()")), "{name} is named and not there");
-        seen += 1;
-    }
-    assert!(seen > 30, "{seen}");
-}
-
 fn message(n: u128) -> IpcMessage {
     IpcMessage {
         id: Uuid::from_u128(n),
