@@ -13,7 +13,6 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     /// Makes them of what the system said to niceness and OOM score, 0 for nothing.
-    #[cfg(unix)]
     pub(crate) fn of_errnos([nice, oom_score_adj]: [i32; 2]) -> Self {
         let error = |errno| (errno != 0).then(|| io::Error::from_raw_os_error(errno));
         Self { nice: error(nice), oom_score_adj: error(oom_score_adj) }

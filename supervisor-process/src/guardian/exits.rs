@@ -6,8 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Incarnation, ServiceId};
@@ -98,6 +97,7 @@ pub(super) fn read(state_dir: &Path) -> io::Result<(Vec<ExitRecord>, u64)> {
 #[derive(Debug)]
 pub(super) struct ExitFile {
     file: File,
+    path: PathBuf,
 }
 
 impl ExitFile {
@@ -106,9 +106,12 @@ impl ExitFile {
     /// # Errors
     /// What the system said.
     pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join(FILE);
         let mut options = OpenOptions::new();
-        let mut file =
-            options.create(true).read(true).append(true).mode(0o600).open(state_dir.join(FILE))?;
+        options.create(true).read(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path)?;
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(0))? > 0 {
             file.seek(SeekFrom::End(-1))?;
@@ -117,7 +120,7 @@ impl ExitFile {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
-        Ok(Self { file })
+        Ok(Self { file, path })
     }
 
     /// Adds a record.
@@ -165,7 +168,8 @@ impl ExitFile {
 
     /// In place: a reader in between sees fewer lines or a torn one, and only the owner of the state directory reads.
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.set_len(0)?;
+        // On Windows a file that is open to be added to cannot be cut.
+        File::options().write(true).open(&self.path)?.set_len(0)?;
         self.file.write_all(bytes)
     }
 }

@@ -5,33 +5,24 @@
 //! `keeper/` is the guardian, `host/` the side that uses it, `exits.rs` the record they share.
 //!
 //! # Platform
-//! **Linux.** **macOS:** the same with weaker promises (no orphan is given to it), type-checked and not run. **Windows:** the
-//! same names exist and say that there is none (`elsewhere.rs`).
+//! **Linux.** **macOS:** the same with weaker promises (no orphan is given to it), type-checked and not run. **Windows:** over
+//! a named pipe of this user's, with sets that are job objects (`windows/`); run under Wine.
 
-#[cfg(not(unix))]
-mod elsewhere;
-#[cfg(unix)]
 mod exits;
-#[cfg(unix)]
 mod host;
-#[cfg(unix)]
+#[cfg_attr(windows, path = "windows/keeper/mod.rs")]
 mod keeper;
-#[cfg(unix)]
+mod numbers;
 mod protocol;
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod protocol_tests;
-#[cfg(unix)]
 mod wire;
 
 use std::path::PathBuf;
 
 use supervisor_core::ProcessIdentity;
 
-#[cfg(unix)]
 pub use becoming::run_if_asked;
-#[cfg(not(unix))]
-pub use elsewhere::{GuardianSpawner, Outlived, available, run_if_asked, running};
-#[cfg(unix)]
 pub use host::{GuardianSpawner, Outlived, available, running};
 
 /// Which program becomes the guardian.
@@ -58,10 +49,12 @@ pub enum GuardianNews {
     Lost,
 }
 
+#[cfg(windows)]
+use becoming::pipe_name;
+use becoming::{ARGUMENT, armed};
 #[cfg(unix)]
-use becoming::{ARGUMENT, LOCK, SOCKET, armed};
+use becoming::{LOCK, SOCKET};
 
-#[cfg(unix)]
 mod becoming {
     //! Becoming a guardian.
 
@@ -74,9 +67,29 @@ mod becoming {
     /// First argument of a process that is to be a guardian.
     pub(super) const ARGUMENT: &str = "--ide-supervisor-guardian";
     /// Name of the socket in the state directory.
+    #[cfg(unix)]
     pub(super) const SOCKET: &str = "guardian.sock";
     /// Name of the lock in the state directory; the kernel names its holder.
+    #[cfg(unix)]
     pub(super) const LOCK: &str = "guardian.lock";
+
+    /// Gives the name of the pipe of a state directory: the same whatever way the directory is written.
+    #[cfg(windows)]
+    pub(super) fn pipe_name(state_dir: &std::path::Path) -> String {
+        let full = std::fs::canonicalize(state_dir)
+            .or_else(|_| std::path::absolute(state_dir))
+            .unwrap_or_else(|_| state_dir.to_owned());
+        // FNV-1a. Who takes the name of another directory by chance or on purpose is in the way and nothing else: the
+        // other end is asked who it is.
+        let number = full
+            .to_string_lossy()
+            .to_lowercase()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+                (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        format!(r"\\.\pipe\ide-supervisor-guardian-{number:016x}")
+    }
 
     /// Whether this program can be run again as a guardian.
     static ARMED: AtomicBool = AtomicBool::new(false);
@@ -92,7 +105,7 @@ mod becoming {
     /// ```
     ///
     /// # Platform
-    /// Linux and macOS; on Windows there is no guardian and this returns at once.
+    /// Linux, macOS and Windows; the last two as far as the module says.
     pub fn run_if_asked() {
         let mut arguments = std::env::args_os().skip(1);
         if arguments.next().as_deref() != Some(OsStr::new(ARGUMENT)) {

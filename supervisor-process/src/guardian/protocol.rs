@@ -7,6 +7,7 @@ use supervisor_core::config::HostDeathPolicy;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Incarnation, ServiceId, Signal};
 
+use super::numbers::{policy, policy_number, signal, signal_number};
 use super::wire::{Malformed, Reader, Writer};
 
 /// The first bytes of a connection in either direction.
@@ -341,6 +342,8 @@ pub(super) enum Reply {
     Exited { set: SetId, exit: Exit },
     /// A set whose leader had ended is empty.
     Emptied { set: SetId },
+    /// Windows: handles of the guardian's that the host takes over with the reply that follows.
+    Handles(Vec<u64>),
 }
 
 impl Reply {
@@ -383,6 +386,12 @@ impl Reply {
                 kind(7);
                 writer.u32(*set);
             }
+            Self::Handles(handles) => {
+                kind(8);
+                writer.list(handles, |writer, handle| {
+                    writer.u64(*handle);
+                });
+            }
         }
         writer.finish()
     }
@@ -404,6 +413,7 @@ impl Reply {
             5 => Self::Sets(reader.list(Held::decode)?),
             6 => Self::Exited { set: reader.u32()?, exit: Exit::decode(&mut reader)? },
             7 => Self::Emptied { set: reader.u32()? },
+            8 => Self::Handles(reader.list(Reader::u64)?),
             _ => return Err(Malformed("a reply of no known kind")),
         };
         reader.end()?;
@@ -469,29 +479,4 @@ fn left(reader: &mut Reader<'_>) -> Result<Left, Malformed> {
 
 fn service(reader: &mut Reader<'_>) -> Result<ServiceId, Malformed> {
     ServiceId::new(reader.text()?).map_err(|_| Malformed("a service has no valid name"))
-}
-
-const fn policy_number(policy: HostDeathPolicy) -> u8 {
-    match policy {
-        HostDeathPolicy::Die => 0,
-        HostDeathPolicy::Outlive => 1,
-    }
-}
-
-const fn policy(number: u8) -> Result<HostDeathPolicy, Malformed> {
-    match number {
-        0 => Ok(HostDeathPolicy::Die),
-        1 => Ok(HostDeathPolicy::Outlive),
-        _ => Err(Malformed("a policy of no known kind")),
-    }
-}
-
-fn signal_number(signal: Signal) -> u8 {
-    let at = Signal::ALL.iter().position(|known| *known == signal).unwrap_or(usize::MAX);
-    u8::try_from(at).unwrap_or(u8::MAX)
-}
-
-fn signal(number: u8) -> Result<Signal, Malformed> {
-    let known = Signal::ALL.get(usize::from(number)).copied();
-    known.ok_or(Malformed("a signal of no known kind"))
 }

@@ -1,7 +1,5 @@
 //! What the protocol promises, said without a guardian.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use supervisor_core::config::HostDeathPolicy;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Incarnation, ServiceId, Signal};
@@ -74,6 +72,7 @@ fn replies() -> Vec<Reply> {
         Reply::Exited { set: 1, exit: exit(ExitStatus::Code(-1)) },
         Reply::Exited { set: 1, exit: exit(ExitStatus::Unknown) },
         Reply::Emptied { set: 9 },
+        Reply::Handles(vec![7, u64::MAX]),
     ]
 }
 

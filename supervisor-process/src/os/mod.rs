@@ -38,6 +38,7 @@ mod sched;
 mod slots;
 #[cfg(target_os = "linux")]
 mod start;
+mod step;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]

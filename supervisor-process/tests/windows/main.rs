@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod guarding;
 mod role;
 mod sets;
 mod support;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use supervisor_core::config::ServiceSpec;
+use supervisor_core::config::{HostDeathPolicy, ServiceSpec};
 use supervisor_process::SystemSpawner;
 
+use super::guarding::open;
 use super::support::*;
 
 /// What the process does; set, this program plays a role.
@@ -59,11 +60,47 @@ fn a_process_that_was_asked_to_plays_its_role() {
                 asked.recv().await;
             }
         }),
+        "answers" => {
+            for line in std::io::stdin().lines().map_while(Result::ok) {
+                println!("heard {}", line.trim_end());
+            }
+            exit(0);
+        }
         "speaks" => {
             println!("one line of output");
             eprintln!("one line of errors");
             exit(0);
         }
+        "ends when it may" => {
+            publish(&ready, "1");
+            println!("still here");
+            let may = ready.with_extension("may");
+            runtime().block_on(eventually("it may", || may.exists().then_some(())));
+            exit(7);
+        }
+        "is a host with a guardian" => runtime().block_on(async {
+            let dir = ready.parent().unwrap();
+            let spawner = open(dir).await.unwrap();
+            let mut members = Vec::new();
+            let mut children = Vec::new();
+            for (id, policy) in
+                [("dies", HostDeathPolicy::Die), ("lives", HostDeathPolicy::Outlive)]
+            {
+                let inner = dir.join(id);
+                let role =
+                    if id == "dies" { "starts another and waits" } else { "ends when it may" };
+                let mut spec = service(id, role, &inner);
+                spec.on_host_death = policy;
+                let child = spawn(&spawner, spec).await;
+                eventually("it runs", || inner.exists().then_some(())).await;
+                // Of the one that lives on its leader; it may have a console beside it.
+                members.extend(if id == "dies" { child.members() } else { vec![child.identity()] });
+                children.push(child);
+            }
+            // The one that lives on is the last.
+            publish(&ready, &told(&members));
+            std::future::pending().await
+        }),
         "is a host" => runtime().block_on(async {
             let spawner = SystemSpawner::new("host", None, false).unwrap();
             let inner = ready.with_extension("inner");

@@ -208,12 +208,7 @@ async fn a_channel_carries_bytes_both_ways() {
     let program = format!(r"{root}\System32\find.exe");
     let mut spec = ServiceSpec::new("svc", program).unwrap();
     spec.args = vec!["needle".to_owned()];
-    spec.channel = Some(ChannelBinding {
-        transport: TransportKind::Stdio,
-        framing: FramingKind::Lsp,
-        path: None,
-        address: None,
-    });
+    spec.channel = Some(ChannelBinding::new(TransportKind::Stdio, FramingKind::Lsp));
     let child = spawn(&spawner, spec).await;
     let stdio = child.take_stdio().expect("a channel");
     let mut stdin = tokio::process::ChildStdin::from_std(stdio.stdin).unwrap();

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use supervisor_core::config::ServiceSpec;
 use supervisor_core::ports::{ChildHandle, ProcessSpawner, ProcessTable, SpawnRequest};
 use supervisor_core::{Incarnation, ProcessIdentity};
-use supervisor_process::{SystemProcessTable, SystemSpawner};
+use supervisor_process::SystemProcessTable;
 
 /// Longest wait for anything; far above what a loaded machine needs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-pub(crate) async fn spawn(spawner: &SystemSpawner, spec: ServiceSpec) -> Box<dyn ChildHandle> {
+pub(crate) async fn spawn(spawner: &dyn ProcessSpawner, spec: ServiceSpec) -> Box<dyn ChildHandle> {
     let request = SpawnRequest {
         service: spec.service_id().unwrap(),
         incarnation: Incarnation(1),

@@ -1,7 +1,6 @@
 //! One run as its host sees it, while the guardian holds it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::sync::watch;
 use super::super::protocol::{Exit, Held, Left, Reply, Request, SetId};
 use super::link::{Link, Lost};
 use crate::os::Entry;
+use crate::os::guardian::{Grip, Passed, grip};
 use crate::scan::{self, SetKey};
 
 /// How a run ended, as far as it has.
@@ -36,6 +36,8 @@ pub(super) struct Run {
     link: Option<Arc<Link>>,
     ended: watch::Sender<Ended>,
     stdio: Mutex<Option<ChildStdio>>,
+    /// What else we hold of it.
+    grip: Mutex<Option<Grip>>,
 }
 
 impl Run {
@@ -44,8 +46,9 @@ impl Run {
         (set, identity): (SetId, ProcessIdentity),
         key: SetKey,
         policy: HostDeathPolicy,
-        pipes: Vec<OwnedFd>,
+        mut passed: Vec<Passed>,
     ) -> Arc<Self> {
+        let grip = grip(&mut passed, &identity, &key);
         let run = Arc::new(Self {
             set,
             identity,
@@ -53,7 +56,8 @@ impl Run {
             policy,
             link: Some(Arc::clone(link)),
             ended: watch::Sender::new(Ended::default()),
-            stdio: Mutex::new(stdio(pipes)),
+            stdio: Mutex::new(stdio(passed)),
+            grip: Mutex::new(grip),
         });
         link.runs().insert(set, Arc::downgrade(&run));
         run
@@ -88,6 +92,7 @@ impl Run {
             link: None,
             ended: watch::Sender::new(ended),
             stdio: Mutex::default(),
+            grip: Mutex::default(),
         })
     }
 
@@ -109,8 +114,10 @@ impl Run {
         });
     }
 
-    pub(super) fn attach(&self, pipes: Vec<OwnedFd>) {
-        *self.stdio.lock().unwrap_or_else(PoisonError::into_inner) = stdio(pipes);
+    pub(super) fn attach(&self, mut passed: Vec<Passed>) {
+        let grip = grip(&mut passed, &self.identity, &self.key);
+        *self.grip.lock().unwrap_or_else(PoisonError::into_inner) = grip;
+        *self.stdio.lock().unwrap_or_else(PoisonError::into_inner) = stdio(passed);
     }
 
     /// Kills a set nobody took over.
@@ -129,8 +136,8 @@ impl Run {
 /// The number of the signal that kills.
 const KILLED: i32 = 9;
 
-fn stdio(pipes: Vec<OwnedFd>) -> Option<ChildStdio> {
-    let [stdin, stdout]: [OwnedFd; 2] = pipes.try_into().ok()?;
+fn stdio(pipes: Vec<Passed>) -> Option<ChildStdio> {
+    let [stdin, stdout]: [Passed; 2] = pipes.try_into().ok()?;
     Some(ChildStdio { stdin: stdin.into(), stdout: stdout.into() })
 }
 

@@ -1,7 +1,9 @@
 //! The side that uses a guardian: a spawner like any other, and what the guardian kept of an earlier host.
 
 mod child;
+#[cfg_attr(windows, path = "../windows/launch.rs")]
 mod launch;
+#[cfg_attr(windows, path = "../windows/link.rs")]
 mod link;
 mod loss;
 
@@ -31,7 +33,7 @@ use super::{GuardianNews, GuardianProgram, exits};
 use crate::capture::read_tail;
 use crate::command::{environment, judge_spawn_error, path_in, service_program};
 use crate::importance::Refusals;
-use crate::os::guardian::{ADOPTS, Step};
+use crate::os::guardian::Step;
 use crate::os::{self, Entry};
 use crate::scan::SetKey;
 
@@ -74,6 +76,7 @@ impl Outlived {
 /// # Platform
 /// **Linux.** **macOS:** what left its group, its session and its living parent and hides its environment, as the system's
 /// own programs do, is not found; type-checked and not run.
+/// **Windows:** over a named pipe, with sets that are job objects; run under Wine.
 #[derive(Debug)]
 pub struct GuardianSpawner {
     place: Place,
@@ -202,7 +205,8 @@ impl GuardianSpawner {
             (held.service.clone(), held.incarnation, held.channel);
         let key = self.key(&service, incarnation);
         let run = Run::held(link, held, identity.clone(), key);
-        if channel
+        // Where a set is a job its host holds that too, channel or not.
+        if (channel || cfg!(windows))
             && status.is_none()
             && let Ok(answer) = link.ask(&Request::Attach { set: run.set }).await
         {
@@ -303,17 +307,16 @@ impl GuardianSpawner {
     }
 
     fn request(&self, request: &SpawnRequest) -> Result<Spawn, SpawnError> {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
         let spec = &request.spec;
         let variables = environment(request, &self.mark);
         let program = service_program(spec, path_in(&variables))?;
-        let program = program.into_os_string().into_vec();
+        let program = program.into_os_string().into_encoded_bytes();
         let own = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let working_dir = spec.working_dir.as_ref().map_or(own.clone(), |dir| own.join(dir));
         let mut arguments = vec![program.clone()];
         arguments.extend(spec.args.iter().map(|argument| argument.as_bytes().to_vec()));
         let pair = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            [name.as_bytes(), b"=", value.as_bytes()].concat()
+            [name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat()
         };
         self.files
             .lock()
@@ -326,7 +329,7 @@ impl GuardianSpawner {
             program,
             arguments,
             environment: variables.into_iter().map(pair).collect(),
-            working_dir: working_dir.into_os_string().into_vec(),
+            working_dir: working_dir.into_os_string().into_encoded_bytes(),
             channel: spec
                 .channel
                 .as_ref()
@@ -339,12 +342,11 @@ impl GuardianSpawner {
     }
 
     fn capture(&self, service: &ServiceId, spec: &ServiceSpec) -> Capture {
-        use std::os::unix::ffi::OsStringExt;
         let secret = |name: &String| {
             spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
         };
         Capture {
-            directory: self.log_dir.join(service.as_str()).into_os_string().into_vec(),
+            directory: self.log_dir.join(service.as_str()).into_os_string().into_encoded_bytes(),
             max_bytes: spec.capture.max_bytes.bytes(),
             files: spec.capture.files,
             max_line: spec.capture.max_line.bytes(),
@@ -481,9 +483,7 @@ impl ProcessSpawner for GuardianSpawner {
     }
 
     fn containment(&self) -> Vec<String> {
-        let layers = ["guardian", "process_group", "subreaper", "marked_descendants"];
-        let here = layers.into_iter().filter(|layer| ADOPTS || *layer != "subreaper");
-        here.map(str::to_owned).collect()
+        os::guardian::containment()
     }
 }
 

@@ -26,3 +26,26 @@ pub(crate) use system::{
     ADOPTS, ChildSignals, Children, Poller, is_gone, launch, own_program, pair, peer, pipe,
     prepare, tag, tagged,
 };
+
+/// Names the layers that contain sets of a guardian here, strongest first.
+pub(crate) fn containment() -> Vec<String> {
+    let layers = ["guardian", "process_group", "subreaper", "marked_descendants"];
+    let here = layers.into_iter().filter(|layer| ADOPTS || *layer != "subreaper");
+    here.map(str::to_owned).collect()
+}
+
+/// What travels with an answer.
+pub(crate) type Passed = std::os::fd::OwnedFd;
+
+/// What a host holds of a set beside its channel: nothing here.
+#[derive(Debug)]
+pub(crate) enum Grip {}
+
+/// Takes what a host holds of a set out of what was passed.
+pub(crate) const fn grip(
+    _passed: &mut Vec<Passed>,
+    _leader: &supervisor_core::ProcessIdentity,
+    _key: &crate::scan::SetKey,
+) -> Option<Grip> {
+    None
+}

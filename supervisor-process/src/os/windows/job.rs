@@ -44,6 +44,16 @@ impl Job {
         Ok(job)
     }
 
+    /// Takes over a handle to a job.
+    pub(super) const fn from_handle(handle: OwnedHandle) -> Self {
+        Self(handle)
+    }
+
+    /// Gives another handle to it; it lives as long as any.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedHandle> {
+        self.0.try_clone()
+    }
+
     pub(super) fn raw(&self) -> HANDLE {
         self.0.as_raw_handle()
     }

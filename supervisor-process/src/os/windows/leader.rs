@@ -82,6 +82,16 @@ impl Leader {
         }
     }
 
+    /// Gives another handle to the job of its set, which lives as long as any.
+    pub(crate) fn job_handle(&self) -> io::Result<OwnedHandle> {
+        self.job.duplicate()
+    }
+
+    /// Tells how many of its set are alive.
+    pub(crate) fn members(&self) -> u32 {
+        self.job.active().unwrap_or(0)
+    }
+
     /// Tells whether nothing of the set is left.
     pub(crate) fn group_is_empty(&self) -> bool {
         self.try_wait().is_some() && self.job.is_empty()

@@ -1,6 +1,7 @@
 //! Windows: every set is a job object, death is told by the system, a stop is asked for by a break event.
 
 mod console;
+pub(crate) mod guardian;
 mod job;
 mod leader;
 mod pipes;
@@ -19,7 +20,7 @@ pub(crate) use crate::command_line::spellings;
 pub(crate) use leader::Leader;
 pub(crate) use pipes::{Pipe, PipeHandle, PipeReader};
 pub(crate) use process::{
-    Bystander, Entry, Pinned, Snapshot, age, identity_of, marking, ticks, usage,
+    Bystander, Entry, Pinned, Snapshot, age, boot_id, identity_of, marking, ticks, usage,
 };
 pub(crate) use start::{Command, Started, no_stdio, own_group, set_stdio, start};
 
@@ -171,12 +172,26 @@ pub(crate) fn limit(pid: u32, limits: &supervisor_core::config::ResourceLimits) 
     if limits.open_files.is_some() || limits.core_dump.is_some() || limits.file_size.is_some() {
         tracing::warn!("limits of open files, core dumps and file sizes are unknown to Windows");
     }
-    let Some(max) = limits.processes else { return };
-    let set = job::known().get(&pid).cloned();
-    let limited = set.map(|set| set.job.limit(Some(u32::try_from(max).unwrap_or(u32::MAX))));
-    if let Some(Err(error)) = limited {
+    if let Err(error) = limit_to(pid, &rlimits(limits)) {
         tracing::warn!(pid, %error, "a limit of processes was refused");
     }
+}
+
+/// Sets these limits of a leader's set, as far as this process holds it.
+pub(crate) fn limit_to(leader: u32, limits: &[(u32, u64, u64)]) -> io::Result<()> {
+    let Some(set) = job::known().get(&leader).cloned() else { return Ok(()) };
+    for (_, max, _) in limits.iter().filter(|(kind, ..)| *kind == PROCESSES) {
+        set.job.limit(Some(u32::try_from(*max).unwrap_or(u32::MAX)))?;
+    }
+    Ok(())
+}
+
+/// Stands for the limit of processes, the one kind that is known here.
+const PROCESSES: u32 = 1;
+
+/// Gives the limits of a service that a guardian can set: what, and twice the value.
+pub(crate) fn rlimits(limits: &supervisor_core::config::ResourceLimits) -> Vec<(u32, u64, u64)> {
+    limits.processes.map(|max| (PROCESSES, max, max)).into_iter().collect()
 }
 
 pub(crate) fn diagnosis(pid: u32) -> String {

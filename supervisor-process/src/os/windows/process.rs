@@ -187,6 +187,11 @@ impl Pinned {
     }
 }
 
+/// Tells when a process was made.
+pub(super) fn made(process: &OwnedHandle) -> io::Result<u64> {
+    times(process).map(|times| times.made)
+}
+
 /// Ends a process by its handle, which was opened with the right to do that; one that is gone is no error.
 pub(super) fn terminate(process: &OwnedHandle) -> io::Result<()> {
     if wait_for(process, 0) {
