@@ -71,7 +71,7 @@ pub(crate) fn is_too_large(error: &io::Error) -> bool {
 /// A group is set through `posix_spawn`'s own attribute; anything that needs a hook between fork and exec would
 /// make the standard library fork, which costs as much as the host has page tables.
 #[cfg(target_os = "macos")]
-pub(crate) fn own_group(command: &mut std::process::Command) {
+pub(crate) fn own_group(command: &mut Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
 
@@ -178,7 +178,7 @@ pub(super) fn raised(was: &Rlimit) -> Rlimit {
 
 /// Sets the pipes of a child: none for input unless it has a channel, ours for output.
 #[cfg(target_os = "macos")]
-pub(crate) fn set_stdio(command: &mut std::process::Command, channel: bool) {
+pub(crate) fn set_stdio(command: &mut Command, channel: bool) {
     use std::process::Stdio;
     command.stdin(if channel { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped());

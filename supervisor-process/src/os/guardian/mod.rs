@@ -15,6 +15,7 @@ use linux as system;
 #[cfg(target_os = "macos")]
 use macos as system;
 
+#[cfg(target_os = "linux")]
 pub(super) use plan::pointers;
 pub(crate) use plan::{NullDevice, Plan, Refused, Step};
 pub(crate) use process::{

@@ -23,7 +23,7 @@ pub(crate) use info::{
     Entry, Snapshot, age, boot_id, children_of, diagnosis, identity_of, ticks, usage,
 };
 pub(super) use info::{processes, uptime};
-pub(crate) use leader::{Bystander, Leader, start};
+pub(crate) use leader::{Bystander, Leader, Started, start};
 pub(crate) use procargs::{guardian_mark, marking};
 
 use super::unix::native;
