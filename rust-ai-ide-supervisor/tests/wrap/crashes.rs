@@ -229,6 +229,7 @@ fn a_grandchild_that_holds_the_output_open_neither_hides_the_death_nor_survives_
     kill(server);
     assert_eq!(client.texts(), json!({ A: [1, "one"] }));
     assert!(within(|| !alive(child[0])), "a process of the dead server is left");
+    assert_eq!(client.servers(), place.pids()[1..], "it was not reaped");
 }
 
 #[test]

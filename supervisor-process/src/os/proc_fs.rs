@@ -137,7 +137,9 @@ pub(super) fn ask(pid: u32) -> Asked {
         Ok(0) => Asked::Empty,
         Ok(_) => Asked::Environment(bytes),
         Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::SRCH) => Asked::Gone,
+            Some(Errno::NOENT) => Asked::Gone,
+            // Linux 6.16 and later say this of one that has ended and is not reaped, too.
+            Some(Errno::SRCH) => Asked::Empty,
             Some(Errno::ACCESS | Errno::PERM) => Asked::Stranger,
             _ => Asked::NotNow,
         },
