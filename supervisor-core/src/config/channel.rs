@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::RecoveryConfig;
+use super::probe::is_host_port;
+use super::validate::PATH_LEN_MAX;
 use crate::error::ConfigError;
+
+/// Longest address, in bytes: the longest name there can be, and a port.
+const ADDRESS_LEN_MAX: usize = 260;
 
 /// What carries the bytes of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,21 +71,39 @@ impl ChannelBinding {
         if let Some(recovery) = &self.recovery {
             recovery.validate().map_err(|error| error.within("channel.recovery"))?;
         }
-        match self.transport {
-            TransportKind::Unix | TransportKind::Pipe if self.path.is_none() => {
-                Err(ConfigError::invalid(
-                    "channel.path",
-                    "",
-                    "the path of the socket or pipe the service listens on",
-                ))
+        let wants_path = matches!(self.transport, TransportKind::Unix | TransportKind::Pipe);
+        let path = self.path.as_ref().map(|path| path.to_string_lossy());
+        let path = path.as_deref();
+        let path_ok = match path {
+            Some(path) => {
+                wants_path
+                    && !path.is_empty()
+                    && path.len() <= PATH_LEN_MAX
+                    && !path.contains(char::is_control)
             }
-            TransportKind::Tcp if self.address.is_none() => Err(ConfigError::invalid(
-                "channel.address",
-                "",
-                "\"host:port\" the service listens on",
-            )),
-            _ => Ok(()),
+            None => !wants_path,
+        };
+        if !path_ok {
+            let expected = if wants_path {
+                "the path of the socket or pipe the service listens on, at most 4095 bytes without control characters"
+            } else {
+                "nothing, or transport unix or pipe"
+            };
+            return Err(ConfigError::invalid("channel.path", path.unwrap_or_default(), expected));
         }
+        let wants_address = self.transport == TransportKind::Tcp;
+        let address = self.address.as_deref();
+        let good = |address: &str| address.len() <= ADDRESS_LEN_MAX && is_host_port(address);
+        if address.map_or(wants_address, |address| !wants_address || !good(address)) {
+            let expected = if wants_address {
+                "\"host:port\" the service listens on"
+            } else {
+                "nothing, or transport tcp"
+            };
+            let given = address.unwrap_or_default();
+            return Err(ConfigError::invalid("channel.address", given, expected));
+        }
+        Ok(())
     }
 }
 

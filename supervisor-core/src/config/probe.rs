@@ -205,7 +205,8 @@ impl ProbeSpec {
     }
 }
 
-fn is_host_port(text: &str) -> bool {
+/// Tells whether a text is `host:port`, with IPv6 in brackets.
+pub(super) fn is_host_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host_ok = bare.map_or_else(

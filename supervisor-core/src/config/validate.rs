@@ -18,7 +18,7 @@ const EXIT_CODES_MAX: usize = 256;
 /// Longest name of a variable, in bytes.
 const NAME_LEN_MAX: usize = 1024;
 /// Longest path the system takes, in bytes (Linux's PATH_MAX without its NUL).
-const PATH_LEN_MAX: usize = 4095;
+pub(super) const PATH_LEN_MAX: usize = 4095;
 /// Names that start like this are the supervisor's own.
 const RESERVED_PREFIX: &str = "IDE_SUPERVISOR_";
 

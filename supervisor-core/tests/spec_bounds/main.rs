@@ -1,13 +1,14 @@
 //! Every field of a service at its bounds, just inside and just outside.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod targets;
+
 use std::time::Duration;
 
 use supervisor_core::Signal;
 use supervisor_core::config::{
-    CaptureLimits, ChannelBinding, EnvironmentInheritance, FramingKind, Group, GroupStrategy,
-    ProbeKind, ProbeRole, ProbeSpec, ResourceLimits, RestartIntensity, RestartPolicy, ServiceSpec,
-    StopStep, TransportKind,
+    CaptureLimits, EnvironmentInheritance, Group, GroupStrategy, ProbeKind, ProbeRole, ProbeSpec,
+    ResourceLimits, RestartIntensity, RestartPolicy, ServiceSpec, StopStep,
 };
 use supervisor_core::error::{Classified, ErrorClass};
 use supervisor_core::text::{ByteSize, CpuPercent, DURATION_MAX};
@@ -367,6 +368,12 @@ fn ceilings_and_capture_have_a_least_and_a_greatest_value() {
     );
     let count = |n| capture(|of, n| of.files = u32::try_from(n).unwrap(), n);
     bounds("capture.files", vec![count(2), count(100)], vec![count(0), count(1), count(101)]);
+    let rate = |n| capture(|of, n| of.max_rate = Some(ByteSize(n)), n);
+    bounds(
+        "capture.max_rate",
+        vec![rate(1024), rate(u64::MAX), set(|spec| spec.capture.max_rate = None)],
+        vec![rate(1023), rate(0)],
+    );
     let line = |n| capture(|of, n| of.max_line = ByteSize(n), n);
     bounds(
         "capture.max_line",
@@ -393,106 +400,5 @@ fn signals_do_what_their_field_means() {
         "stop_sequence[0].signal",
         vec![set(|spec| spec.stop_sequence = vec![StopStep { signal: Signal::Hup, wait: MILLI }])],
         vec![set(|spec| spec.stop_sequence = vec![StopStep { signal: Signal::Stop, wait: MILLI }])],
-    );
-}
-
-#[test]
-fn probes_ask_where_something_can_answer() {
-    let of = |kind, target: &str| {
-        let probe = ProbeSpec::new(ProbeRole::Readiness, kind).with_target(target);
-        set(move |spec| spec.probes = vec![probe.clone()])
-    };
-    let tcp = |target: &str| of(ProbeKind::Tcp, target);
-    bounds(
-        "probe[0].target",
-        vec![tcp("localhost:1"), tcp("127.0.0.1:65535"), tcp("[::1]:80"), tcp("a-b_c.d:80")],
-        [
-            "",
-            "localhost",
-            ":80",
-            "h:0",
-            "h:65536",
-            "h:-1",
-            "h:x",
-            "a b:80",
-            "[::1",
-            "[x]:80",
-            "h:80/path",
-            "u@h:80",
-        ]
-        .map(tcp)
-        .into(),
-    );
-    let http = |target: &str| of(ProbeKind::Http, target);
-    let long = |n: usize| format!("http://h/{}", "x".repeat(n - 9));
-    let mut refused: Vec<_> = [
-        "",
-        "h",
-        "https://h/",
-        "ftp://h/",
-        "http://",
-        "http:///x",
-        "http://u@h/",
-        "http://h:0/",
-        "http://h/a b",
-        "http://h/\r\nX: y",
-        "http://h:x/",
-    ]
-    .map(http)
-    .into();
-    refused.push(http(&long(2049)));
-    bounds(
-        "probe[0].target",
-        vec![http("http://h"), http("http://h:1/?q=1"), http(&long(2048))],
-        refused,
-    );
-    bounds(
-        "probe[0].target",
-        vec![],
-        [ProbeKind::Process, ProbeKind::Heartbeat, ProbeKind::Ipc]
-            .map(|kind| of(kind, "h:1"))
-            .into(),
-    );
-    let exec = |kind, words: Vec<String>| {
-        let probe = ProbeSpec { command: words, ..ProbeSpec::new(ProbeRole::Readiness, kind) };
-        set(move |spec| spec.probes = vec![probe.clone()])
-    };
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    bounds(
-        "probe[0].command",
-        vec![
-            exec(ProbeKind::Exec, words(&["true"])),
-            exec(ProbeKind::Exec, vec!["x".into(); 4096]),
-        ],
-        vec![
-            exec(ProbeKind::Exec, vec![]),
-            exec(ProbeKind::Exec, words(&[""])),
-            exec(ProbeKind::Exec, words(&["true", "a\0"])),
-            exec(ProbeKind::Exec, vec!["x".into(); 4097]),
-            exec(ProbeKind::Exec, vec!["true".into(), "x".repeat(128 * KIB + 1)]),
-            exec(ProbeKind::Process, words(&["true"])),
-        ],
-    );
-}
-
-#[test]
-fn a_channel_says_where_it_listens() {
-    let of = |transport, path: Option<&str>, address: Option<&str>| {
-        let binding = ChannelBinding {
-            path: path.map(Into::into),
-            address: address.map(str::to_owned),
-            ..ChannelBinding::new(transport, FramingKind::Lsp)
-        };
-        set(move |spec| spec.channel = Some(binding.clone()))
-    };
-    bounds(
-        "channel.path",
-        vec![of(TransportKind::Stdio, None, None), of(TransportKind::Unix, Some("socket"), None)],
-        vec![of(TransportKind::Unix, None, None), of(TransportKind::Pipe, None, None)],
-    );
-    bounds(
-        "channel.address",
-        vec![of(TransportKind::Tcp, None, Some("127.0.0.1:1"))],
-        vec![of(TransportKind::Tcp, None, None)],
     );
 }
