@@ -20,6 +20,20 @@ pub(crate) fn service(world: &World, id: &str, fixture: &str, behaviour: &str) -
     spec
 }
 
+/// A service whose leader is a shell; `script` is given the command that runs the notifier.
+pub(crate) fn behind_shell(
+    world: &World,
+    id: &str,
+    behaviour: &str,
+    script: impl FnOnce(&str) -> String,
+) -> ServiceSpec {
+    let mut spec = service(world, id, "fixture::notifier", behaviour);
+    let notifier = format!("{} {}", spec.command, spec.args.join(" "));
+    spec.command = "sh".to_owned();
+    spec.args = vec!["-c".to_owned(), script(&notifier)];
+    spec
+}
+
 /// Lets the notifier say something; it is said once it is gone from the directory.
 pub(crate) async fn say(world: &World, words: &str) {
     let written = world.path("being written");

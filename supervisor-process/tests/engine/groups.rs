@@ -10,7 +10,7 @@ use supervisor_core::config::{
 use supervisor_core::event::EventKind;
 use supervisor_core::state::Phase;
 
-use crate::support::{World, signal};
+use crate::support::{World, eventually, signal};
 
 fn need(id: &str, condition: DependencyCondition) -> Dependency {
     Dependency { id: ServiceId::new(id).unwrap(), condition }
@@ -155,14 +155,14 @@ async fn a_dependency_that_fails_for_good_stops_a_dependent_that_runs_and_names_
 async fn what_fell_with_a_dependency_starts_again_in_order_when_that_heals_and_not_what_was_stopped()
  {
     let world = World::new();
-    let mut base = world.sh("base", "test -e cured || exit 1; exec sleep 1000");
+    let mut base = world.sh("base", "test -e cured || exit 1; echo base >> order; exec sleep 1000");
     base.restart_policy = RestartPolicy::ExponentialBackoff {
         base_delay: Duration::from_millis(1),
         max_delay: Duration::from_millis(1),
         max_attempts: 1,
     };
     let mut ready = ProbeSpec::new(ProbeRole::Readiness, ProbeKind::Exec);
-    ready.command = ["test", "-e", "cured"].map(str::to_owned).to_vec();
+    ready.command = ["grep", "-q", "base", "order"].map(str::to_owned).to_vec();
     ready.period = Some(Duration::from_millis(30));
     base.probes = vec![ready];
     let half_open = |spec: &mut supervisor_core::config::ServiceSpec| {
@@ -170,7 +170,7 @@ async fn what_fell_with_a_dependency_starts_again_in_order_when_that_heals_and_n
     };
     half_open(&mut base);
     let dependent = |id: &str, of: &str| {
-        let mut spec = world.sh(id, "exec sleep 1000");
+        let mut spec = world.sh(id, &format!("echo {id} >> order; exec sleep 1000"));
         spec.depends_on = vec![need(of, DependencyCondition::Ready)];
         spec
     };
@@ -195,17 +195,19 @@ async fn what_fell_with_a_dependency_starts_again_in_order_when_that_heals_and_n
     }
     assert_eq!(world.state(&stopped).phase, Phase::Stopped);
     assert_eq!(world.state(&roof).restarts, 0, "it never ran before");
-    let back: Vec<_> = world
-        .events()
-        .into_iter()
-        .filter_map(|event| match event {
-            EventKind::ServiceStateChanged { service, to: Phase::Running, ready: true, .. } => {
-                Some(service)
-            }
-            _ => None,
+    let order = eventually("all three", || {
+        let text = std::fs::read_to_string(world.path("order")).ok()?;
+        (text.lines().count() >= 3).then_some(text)
+    })
+    .await;
+    assert!(matches!(order.as_str(), "base\ntop\nroof\n" | "base\nroof\ntop\n"), "{order}");
+    let back = |of: &ServiceId| {
+        world.events().iter().any(|event| {
+            matches!(event, EventKind::ServiceStateChanged { service, from, to: Phase::Registered, .. }
+                if service == of && *from == Phase::Failed)
         })
-        .collect();
-    assert_eq!(back, [base, top, roof]);
+    };
+    assert!(back(&top) && back(&roof), "that they wait again is told");
     for start in starts {
         // They were answered when they failed; what came later is told by events.
         drop(start.await.unwrap());

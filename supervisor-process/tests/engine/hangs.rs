@@ -117,16 +117,10 @@ async fn a_service_that_others_keep_from_its_processor_is_not_restarted_for_it()
         return;
     }
     let world = World::new();
-    let mut spec = fixture::service(&world, "svc", "fixture::notifier", "beats");
-    let fixture = spec.command.clone();
-    spec.command = "sh".to_owned();
     // Idle class on one processor: it runs when nobody else wants that one.
-    spec.args = vec![
-        "-c".to_owned(),
-        format!(
-            "taskset -cp 0 $$ > /dev/null; chrt -i -p 0 $$; exec {fixture} --exact fixture::notifier --ignored --nocapture"
-        ),
-    ];
+    let mut spec = fixture::behind_shell(&world, "svc", "beats", |notifier| {
+        format!("taskset -cp 0 $$ > /dev/null; chrt -i -p 0 $$; exec {notifier}")
+    });
     spec.probes = vec![heartbeat(150, 2)];
     // An overloaded test machine may starve it before we do; that is no restart either.
     spec.restart_policy = RestartPolicy::Always;

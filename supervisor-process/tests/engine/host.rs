@@ -1,34 +1,50 @@
 //! Hosts that are not what a supervisor would wish for.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use supervisor_core::config::ServiceSpec;
+use async_trait::async_trait;
+use supervisor_core::ServiceId;
+use supervisor_core::config::{RestartPolicy, ServiceSpec};
+use supervisor_core::error::{Classified, SpawnError, SpawnErrorKind};
 use supervisor_core::exit::ExitStatus;
-use supervisor_core::state::Phase;
-use supervisor_process::Engine;
+use supervisor_core::ports::{ChildHandle, ProcessSpawner, SpawnRequest};
+use supervisor_core::state::{Phase, ServiceState};
+use supervisor_process::{Engine, SystemSpawner};
 
 use crate::fixture::BEHAVIOUR;
-use crate::support::{LIMIT, eventually, nothing_left};
+use crate::support::{LIMIT, World, eventually, nothing_left};
 
-/// Runs a fixture of this file as a process of its own.
-fn hosted(fixture: &str, mark: &str, prelude: &str) -> (std::process::Output, tempfile::TempDir) {
+/// Runs a fixture of this file as a process of its own, after what `prelude` does in its shell, and checks that it said
+/// the word by which it is over, and that nothing is left of it.
+async fn hosted(fixture: &str, prelude: &str, over: &str) {
+    let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
     let logs = tempfile::tempdir().unwrap();
-    let program = std::env::current_exe().unwrap();
+    // Some hosts are another user.
+    std::fs::set_permissions(logs.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let output = Command::new("sh")
         .args(["-c", &format!("{prelude} exec \"$0\" \"$@\"")])
-        .arg(program)
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", fixture, "--ignored", "--nocapture"])
-        .env(BEHAVIOUR, mark)
+        .env(BEHAVIOUR, &mark)
         .env("TEST_LOGS", logs.path())
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    (output, logs)
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(over), "{fixture}: {said}{complained}");
+    nothing_left(&mark).await;
 }
 
-fn new_mark() -> String {
-    format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..))
+/// Runs what a fixture does, if it was started as one, and tells whether it was.
+fn as_host<F: Future<Output = ()>>(act: impl FnOnce(String) -> F) -> bool {
+    let Ok(mark) = std::env::var(BEHAVIOUR) else { return false };
+    tokio::runtime::Runtime::new().unwrap().block_on(act(mark));
+    true
 }
 
 fn engine(mark: String) -> Engine {
@@ -52,7 +68,7 @@ async fn ends_are_told(engine: &Engine) {
     {
         let mut spec = ServiceSpec::new(format!("svc-{n}"), "sh").unwrap();
         spec.args = vec!["-c".to_owned(), script.to_owned()];
-        spec.restart_policy = supervisor_core::config::RestartPolicy::Never;
+        spec.restart_policy = RestartPolicy::Never;
         let id = engine.register(spec, None).await.unwrap();
         engine.start(&id).await.unwrap();
         let mut watched = engine.watch(&id).unwrap();
@@ -65,53 +81,44 @@ async fn ends_are_told(engine: &Engine) {
 #[test]
 #[ignore = "started by another test as a host that ignores SIGCHLD"]
 fn deaf() {
-    let Ok(mark) = std::env::var(BEHAVIOUR) else {
-        return;
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    let ran = as_host(async |mark| {
         let engine = engine(mark);
         ends_are_told(&engine).await;
         engine.shutdown(LIMIT).await.unwrap();
-        println!("all told");
     });
+    if ran {
+        println!("all told");
+    }
 }
 
 #[test]
 #[ignore = "started by another test as a host with a library that reaps every child"]
 fn reaping() {
-    let Ok(mark) = std::env::var(BEHAVIOUR) else {
-        return;
-    };
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let until = std::sync::Arc::clone(&stop);
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let until = Arc::clone(&stop);
     let thief = std::thread::spawn(move || {
-        while !until.load(std::sync::atomic::Ordering::Relaxed) {
+        while !until.load(Ordering::Relaxed) {
             // Of any child, as a careless library does.
             _ = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
             std::thread::park_timeout(Duration::from_millis(1));
         }
     });
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    let ran = as_host(async |mark| {
         let engine = engine(mark);
         ends_are_told(&engine).await;
         engine.shutdown(LIMIT).await.unwrap();
-        println!("all told");
     });
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    if ran {
+        println!("all told");
+    }
+    stop.store(true, Ordering::Relaxed);
     thief.join().unwrap();
 }
 
 #[test]
 #[ignore = "started by another test as a host that runs out of descriptors"]
 fn exhausted() {
-    use supervisor_core::config::RestartPolicy;
-    let Ok(mark) = std::env::var(BEHAVIOUR) else {
-        return;
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    let ran = as_host(async |mark| {
         let engine = engine(mark.clone());
         let shell = |id: &str, script: &str| {
             let mut spec = ServiceSpec::new(id, "sh").unwrap();
@@ -128,6 +135,7 @@ fn exhausted() {
         let pid = engine.state(&crashes).unwrap().identity.unwrap().pid;
         let four = || (crate::support::marked(&mark).len() >= 4).then_some(());
         eventually("both services and the escaped one", four).await;
+        let late = engine.register(shell("late", "exec sleep 1000"), None).await.unwrap();
         let mut hoard = hoard();
         // The end is noticed, the start fails for lack of descriptors, and that burns nothing but time.
         _ = rustix::process::kill_process(
@@ -138,20 +146,36 @@ fn exhausted() {
         let starved = watched.wait_for(|state| state.reason.contains("descriptors"));
         let state = tokio::time::timeout(LIMIT, starved).await.unwrap().unwrap().clone();
         assert_eq!((state.phase, state.attempt), (Phase::Backoff, 1), "{}", state.reason);
+        // A first start fails in the same way, is no restart, and is tried again.
+        let error = engine.start(&late).await.unwrap_err();
+        assert!(error.class().retryable(), "{error:?}");
+        let state = engine.state(&late).unwrap();
+        assert_eq!((state.phase, state.attempt, state.restarts), (Phase::Backoff, 0, 0));
         // A stop ends the whole set all the same.
         tokio::time::timeout(LIMIT, engine.stop(&escapes)).await.unwrap().unwrap();
         assert_eq!(engine.state(&escapes).unwrap().phase, Phase::Stopped);
         // Descriptors come back, and so does the service, with nobody's help.
         hoard.clear();
-        let mut watched = engine.watch(&crashes).unwrap();
-        let back = watched.wait_for(|state| state.phase == Phase::Running);
-        let state = tokio::time::timeout(LIMIT, back).await.unwrap().unwrap().clone();
-        assert_eq!(state.attempt, 1);
-        let left = crate::support::marked(&mark);
-        assert_eq!(left, [state.identity.unwrap().pid], "nothing of the stopped set is left");
+        let state = until_running(&engine, &crashes).await;
+        assert_eq!((state.attempt, state.restarts), (1, 1), "the kill was one restart");
+        let first = until_running(&engine, &late).await;
+        assert_eq!((first.attempt, first.restarts), (0, 0));
+        let mut left = crate::support::marked(&mark);
+        let mut runs = [state, first].map(|state| state.identity.unwrap().pid);
+        left.sort_unstable();
+        runs.sort_unstable();
+        assert_eq!(left, runs, "nothing of the stopped set is left");
         engine.shutdown(LIMIT).await.unwrap();
-        println!("recovered");
     });
+    if ran {
+        println!("recovered");
+    }
+}
+
+async fn until_running(engine: &Engine, id: &ServiceId) -> ServiceState {
+    let mut watched = engine.watch(id).unwrap();
+    let running = watched.wait_for(|state| state.phase == Phase::Running);
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap().clone()
 }
 
 /// Opens files until there are no more descriptors, under a limit that makes that quick.
@@ -165,26 +189,121 @@ fn hoard() -> Vec<std::fs::File> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_out_of_descriptors_reaps_stops_and_answers_and_recovers_unaided() {
-    let mark = new_mark();
-    let (output, logs) = hosted("host::exhausted", &mark, "");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("recovered"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    nothing_left(&mark).await;
-    drop(logs);
+    hosted("host::exhausted", "", "recovered").await;
+}
+
+/// How many processes the other user of the test may have.
+const PROCESSES: usize = 40;
+
+#[test]
+#[ignore = "started by another test as a host whose user has no process left"]
+fn crowded() {
+    let ran = as_host(async |mark| {
+        let engine = engine(mark);
+        let mut spec = ServiceSpec::new("svc", "sleep").unwrap();
+        spec.args = vec!["1000".to_owned()];
+        let id = engine.register(spec, None).await.unwrap();
+        let mut crowd = Vec::new();
+        while crowd.len() < PROCESSES {
+            match Command::new("sleep").arg("1000").spawn() {
+                Ok(child) => crowd.push(child),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "EAGAIN: {error}");
+                    break;
+                }
+            }
+        }
+        assert!(crowd.len() < PROCESSES, "the limit holds");
+        let error = engine.start(&id).await.unwrap_err();
+        assert!(error.class().retryable(), "{error:?}");
+        let state = engine.state(&id).unwrap();
+        assert_eq!((state.phase, state.attempt, state.restarts), (Phase::Backoff, 0, 0));
+        assert!(state.reason.contains("process"), "{}", state.reason);
+        for child in &mut crowd {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let state = until_running(&engine, &id).await;
+        assert_eq!((state.attempt, state.restarts), (0, 0), "{}", state.reason);
+        engine.shutdown(LIMIT).await.unwrap();
+    });
+    if ran {
+        println!("there is room again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_a_process_slot_is_tried_again_and_burns_nothing() {
+    // Nobody else uses it, so the limit counts what this test starts.
+    let uid = 3_000_000_000_u32 + std::process::id();
+    let become_it = format!("--reuid={uid} --regid={uid} --clear-groups");
+    let program = std::env::current_exe().unwrap();
+    let limited = format!("prlimit --nproc={PROCESSES} setpriv {become_it}");
+    let mut may = Command::new("sh");
+    may.args(["-c", &format!("{limited} test -x \"$0\"")]).arg(program);
+    if !may.status().is_ok_and(|status| status.success()) {
+        println!(
+            "left out: it takes root, setpriv, prlimit, and a test program others may execute"
+        );
+        return;
+    }
+    let prelude = format!("exec {limited} \"$0\" \"$@\";");
+    hosted("host::crowded", &prelude, "there is room again").await;
+}
+
+/// A spawner that has no memory for so many starts, as the system says it.
+#[derive(Debug)]
+struct Starved(SystemSpawner, AtomicU32);
+
+#[async_trait]
+impl ProcessSpawner for Starved {
+    async fn spawn(&self, request: SpawnRequest) -> Result<Box<dyn ChildHandle>, SpawnError> {
+        let left = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        if left.is_err() {
+            return self.0.spawn(request).await;
+        }
+        let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
+        Err(SpawnError {
+            kind: SpawnErrorKind::ResourceExhausted,
+            program: request.spec.command.clone(),
+            reason: "no memory for it".to_owned(),
+            source: Some(source),
+        })
+    }
+
+    fn containment(&self) -> Vec<String> {
+        self.0.containment()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_memory_is_tried_again_and_burns_nothing_and_a_crash_after_it_counts() {
+    let world = World::with(|builder| {
+        let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let logs = std::env::temp_dir().join(&mark);
+        let system = SystemSpawner::new(mark, Some(logs), false).unwrap();
+        builder.spawner(Arc::new(Starved(system, AtomicU32::new(3))))
+    });
+    let mut spec = world.sh("svc", "exec sleep 1000");
+    spec.restart_policy = RestartPolicy::FixedDelay { delay: Duration::from_millis(1) };
+    let id = world.register(spec).await;
+    let error = world.engine.start(&id).await.unwrap_err();
+    assert!(error.class().retryable(), "{error:?}");
+    let state = world.until_phase(&id, Phase::Backoff).await;
+    assert!(state.reason.contains("no memory for it"), "{}", state.reason);
+    assert!(state.next_restart_at.is_some());
+    let state = world.until_phase(&id, Phase::Running).await;
+    assert_eq!((state.incarnation.get(), state.attempt, state.restarts), (4, 0, 0));
+    crate::support::signal(state.identity.unwrap().pid, "KILL");
+    let state = world.until(&id, |it| it.restarts == 1 && it.phase == Phase::Running).await;
+    assert_eq!(state.attempt, 1);
+    world.finish().await;
 }
 
 #[test]
 #[ignore = "started by another test as a host with a raised limit"]
 fn raised() {
-    let Ok(mark) = std::env::var(BEHAVIOUR) else {
-        return;
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    let ran = as_host(async |mark| {
         assert_eq!(supervisor_process::raise_open_files().unwrap(), 3000);
         let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         assert_eq!((own.current, own.maximum), (Some(3000), Some(3000)));
@@ -200,22 +319,15 @@ fn raised() {
             assert!(std::time::Instant::now() < deadline, "{:?}", engine.logs(&id, 9).await);
         }
         engine.shutdown(LIMIT).await.unwrap();
-        println!("raised for us alone");
     });
+    if ran {
+        println!("raised for us alone");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_raised_limit_of_descriptors_is_not_inherited_by_services() {
-    let mark = new_mark();
-    let (output, logs) = hosted("host::raised", &mark, "ulimit -Sn 1000; ulimit -Hn 3000;");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("raised for us alone"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    nothing_left(&mark).await;
-    drop(logs);
+    hosted("host::raised", "ulimit -Sn 1000; ulimit -Hn 3000;", "raised for us alone").await;
 }
 
 #[test]
@@ -253,17 +365,8 @@ fn careless() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_the_host_ignores_and_descriptors_it_left_open_do_not_reach_a_service() {
-    let mark = new_mark();
     let prelude = "trap '' HUP INT QUIT PIPE USR1 USR2 TERM TSTP; exec 7</dev/null 9</dev/null;";
-    let (output, logs) = hosted("host::careless", &mark, prelude);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("clean"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    nothing_left(&mark).await;
-    drop(logs);
+    hosted("host::careless", prelude, "clean").await;
 }
 
 /// Whether the kernel tells how a process ended that somebody else reaped (Linux 6.15).
@@ -279,18 +382,8 @@ async fn exits_are_told_right_in_a_host_that_ignores_its_childrens_ends_or_steal
         println!("left out: it takes Linux 6.15 to know the end of a process somebody else reaped");
         return;
     }
-    for (fixture, prelude) in [("host::deaf", "trap '' CHLD;"), ("host::reaping", "")] {
-        let mark = new_mark();
-        let (output, logs) = hosted(fixture, &mark, prelude);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success() && said.contains("all told"),
-            "{fixture}: {said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        nothing_left(&mark).await;
-        drop(logs);
-    }
+    hosted("host::deaf", "trap '' CHLD;", "all told").await;
+    hosted("host::reaping", "", "all told").await;
 }
 
 #[test]
@@ -365,14 +458,5 @@ async fn everything(engine: &Engine) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_of_services_that_come_and_go_no_descriptor_no_thread_no_process() {
-    let mark = new_mark();
-    let (output, logs) = hosted("host::steady", &mark, "");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("steady"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    nothing_left(&mark).await;
-    drop(logs);
+    hosted("host::steady", "", "steady").await;
 }

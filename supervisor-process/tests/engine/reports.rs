@@ -6,7 +6,7 @@ use supervisor_core::config::{ProbeKind, ProbeRole, ProbeSpec, RestartPolicy};
 use supervisor_core::exit::{ExitReason, ExitStatus};
 use supervisor_core::state::Phase;
 
-use crate::fixture::{self, say};
+use crate::fixture::{self, behind_shell, say};
 use crate::support::{World, eventually, is_alive, signal};
 
 fn heartbeat(role: ProbeRole) -> ProbeSpec {
@@ -18,16 +18,10 @@ fn heartbeat(role: ProbeRole) -> ProbeSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_process_a_service_names_is_followed_and_its_end_is_the_end_of_the_run() {
     let world = World::new();
-    let mut spec = fixture::service(&world, "svc", "fixture::notifier", "beats");
-    let fixture = spec.command.clone();
     // The notifier is the leader; the real work is done by a session of its own.
-    spec.command = "sh".to_owned();
-    spec.args = vec![
-        "-c".to_owned(),
-        format!(
-            "setsid sh -c 'echo $$ > deep; exec sleep 1000' & exec {fixture} --exact fixture::notifier --ignored --nocapture"
-        ),
-    ];
+    let mut spec = behind_shell(&world, "svc", "beats", |notifier| {
+        format!("setsid sh -c 'echo $$ > deep; exec sleep 1000' & exec {notifier}")
+    });
     spec.restart_policy = RestartPolicy::FixedDelay { delay: Duration::from_secs(600) };
     let id = world.up(spec).await;
     let deep = world.pid_in("deep").await;
@@ -58,46 +52,65 @@ async fn the_main_process_a_service_names_is_followed_and_its_end_is_the_end_of_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_waits_longer_for_a_service_that_asks_for_it() {
     let world = World::new();
-    let mut spec = fixture::service(&world, "svc", "fixture::notifier", "beats");
-    let fixture = spec.command.clone();
-    spec.command = "sh".to_owned();
-    // A shell that ignores the signal, beside the notifier that ends by it.
-    spec.args = vec![
-        "-c".to_owned(),
+    // Both ignore the signal, the one to say something of it, the other to end in its own time.
+    let mut spec = behind_shell(&world, "svc", "beats", |notifier| {
         format!(
-            "{fixture} --exact fixture::notifier --ignored --nocapture & trap 'echo asked > asked' TERM
-            until test -e enough; do sleep 0.02; done"
-        ),
-    ];
-    spec.shutdown_timeout = Duration::from_secs(300);
+            "(trap '' TERM; exec {notifier}) & trap 'echo asked > asked' TERM; echo set > set
+            until test -e enough; do sleep 0.02; done; echo done > done"
+        )
+    });
+    let grace = Duration::from_secs(3);
+    spec.shutdown_timeout = grace;
     let id = world.up(spec).await;
     world.line_in("address").await;
-    say(&world, "EXTEND_TIMEOUT_USEC=60000000").await;
+    world.line_in("set").await;
+    let began = std::time::Instant::now();
     let stop = tokio::spawn({
         let (engine, id) = (world.engine.clone(), id.clone());
         async move { engine.stop(&id).await }
     });
     world.line_in("asked").await;
     assert!(world.state(&id).reason.contains("SIGTERM sent"), "{}", world.state(&id).reason);
+    say(&world, "EXTEND_TIMEOUT_USEC=60000000").await;
+    // Well beyond its grace it is still there.
+    eventually("one and a half times the grace", || {
+        assert_eq!(world.state(&id).phase, Phase::Stopping, "{}", world.state(&id).reason);
+        (began.elapsed() > grace * 3 / 2).then_some(())
+    })
+    .await;
     std::fs::write(world.path("enough"), "").unwrap();
+    std::fs::write(world.path("leave"), "0\n").unwrap();
     tokio::time::timeout(Duration::from_secs(20), stop).await.unwrap().unwrap().unwrap();
     assert_eq!(world.state(&id).last_exit.unwrap().status, Some(ExitStatus::Code(0)));
+    assert_eq!(world.line_in("done").await, "done", "it ended by itself");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_says_that_it_is_stopping_is_believed_and_its_end_is_judged_as_any_other() {
+    let world = World::new();
+    let mut spec = fixture::service(&world, "svc", "fixture::notifier", "beats");
+    spec.restart_policy = RestartPolicy::FixedDelay { delay: Duration::from_secs(600) };
+    let id = world.up(spec).await;
+    say(&world, "STOPPING=1").await;
+    let state = world.until(&id, |it| it.reason.contains("it says that it is stopping")).await;
+    assert_eq!((state.phase, state.restarts), (Phase::Running, 0));
+    std::fs::write(world.path("leave"), "3\n").unwrap();
+    let state = world.until_phase(&id, Phase::Backoff).await;
+    let exit = state.last_exit.unwrap();
+    assert_eq!((exit.reason, exit.status), (ExitReason::Crash, Some(ExitStatus::Code(3))));
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_up_when_the_service_says_so_and_is_told_how_often_to_report() {
     let world = World::new();
-    let mut spec = fixture::service(&world, "svc", "fixture::notifier", "beats");
-    let fixture = spec.command.clone();
-    spec.command = "sh".to_owned();
-    spec.args = vec![
-        "-c".to_owned(),
+    let mut spec = behind_shell(&world, "svc", "beats", |notifier| {
         format!(
             "echo $WATCHDOG_USEC > period; until test -e begin; do sleep 0.02; done
-            exec {fixture} --exact fixture::notifier --ignored --nocapture"
-        ),
-    ];
+            exec {notifier}"
+        )
+    });
     spec.probes = vec![heartbeat(ProbeRole::Startup), heartbeat(ProbeRole::Liveness)];
     spec.health_check_timeout = Duration::from_secs(60);
     let id = world.up(spec).await;
