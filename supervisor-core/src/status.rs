@@ -95,6 +95,26 @@ pub struct ResourceUsage {
     pub cpu_percent: f32,
 }
 
+/// Output of a service that was not kept, counted since whoever reads it began to.
+///
+/// A guardian begins anew with a service that was stopped and started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DroppedOutput {
+    /// Lines beyond `capture.max_rate`.
+    pub rate_lines: u64,
+    /// Their bytes, line ends included.
+    pub rate_bytes: u64,
+    /// Lines longer than `capture.max_line`; they are kept up to it.
+    pub cut_lines: u64,
+    /// Bytes beyond it.
+    pub cut_bytes: u64,
+    /// Lines that could not be written, on a full disk for instance.
+    pub unwritten_lines: u64,
+    /// Bytes of older lines that went with the oldest file, beyond `capture.max_bytes`.
+    pub aged_bytes: u64,
+}
+
 /// One service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -125,6 +145,9 @@ pub struct ServiceStatus {
     /// What it uses, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ResourceUsage>,
+    /// What of its output was not kept, if anything was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<DroppedOutput>,
 }
 
 impl ServiceStatus {
@@ -145,6 +168,7 @@ impl ServiceStatus {
             next_restart_at: state.next_restart_at,
             reason: state.reason.clone(),
             usage: None,
+            dropped: None,
         }
     }
 }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use supervisor_core::ServiceId;
-use supervisor_core::config::{ServiceSpec, TransportKind};
+use supervisor_core::config::TransportKind;
 use supervisor_core::error::{ProcessError, SpawnError, SpawnErrorKind};
 use supervisor_core::ports::{ChildHandle, ChildStdio, ProcessSpawner, SpawnRequest};
-use supervisor_core::status::{LogLine, OutputStream};
+use supervisor_core::status::{DroppedOutput, LogLine, OutputStream};
 
-use crate::capture::{CaptureThread, Output, Pipes, read_tail};
+use crate::capture::{CaptureThread, DropWatch, Output, Owner, Pipes, read_tail};
 use crate::child::SystemChild;
 use crate::command::{environment, judge_spawn_error, path_in, service_program};
 use crate::os::{self, Census, Command};
@@ -33,6 +33,7 @@ pub struct SystemSpawner {
     census: Arc<Census>,
     capture: CaptureThread,
     outputs: Mutex<HashMap<ServiceId, Output>>,
+    drops: DropWatch,
 }
 
 impl SystemSpawner {
@@ -60,7 +61,8 @@ impl SystemSpawner {
         os::reserve_descriptors();
         let (census, outputs) = (Arc::new(Census::new(subreaper)), Mutex::default());
         let mark = mark.into();
-        Ok(Self { mark, log_dir, pass_stderr: false, subreaper, census, capture, outputs })
+        let drops = DropWatch::default();
+        Ok(Self { mark, log_dir, pass_stderr: false, subreaper, census, capture, outputs, drops })
     }
 
     /// Passes what children write to standard error on to our own, byte for byte, as well as capturing it.
@@ -89,7 +91,21 @@ impl SystemSpawner {
         }
     }
 
-    fn output(&self, service: &ServiceId, spec: &ServiceSpec) -> Output {
+    /// Gives what of each service's output was not kept, as far as anything was not.
+    #[must_use]
+    pub fn dropped_output(&self) -> HashMap<ServiceId, DroppedOutput> {
+        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = outputs.iter().map(|(id, output)| (id.clone(), output.dropped()));
+        counts.filter(|(_, dropped)| *dropped != DroppedOutput::default()).collect()
+    }
+
+    /// Sets who is told when output of a run begins to be dropped.
+    pub(crate) const fn drops(&self) -> &DropWatch {
+        &self.drops
+    }
+
+    fn output(&self, request: &SpawnRequest) -> Output {
+        let (service, spec) = (&request.service, &request.spec);
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         let output = outputs.entry(service.clone()).or_insert_with(|| {
             let directory = match &self.log_dir {
@@ -102,7 +118,9 @@ impl SystemSpawner {
         let secrets = spec.secret_environment.iter().filter_map(|name| {
             spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
         });
-        output.begin_run(&spec.capture, secrets.collect());
+        let (incarnation, watch) = (request.incarnation, self.drops.clone());
+        let owner = Owner { service: service.clone(), incarnation, watch };
+        output.begin_run(&spec.capture, secrets.collect(), Some(owner));
         output.clone()
     }
 
@@ -137,7 +155,7 @@ impl SystemSpawner {
             source: None,
         })?;
         os::limit_started(&started, &spec.limits).report(spec);
-        let output = self.output(&request.service, spec);
+        let output = self.output(request);
         let mut pipes = Pipes::default();
         let mut stdio = None;
         match (started.stdin.take(), started.stdout.take()) {

@@ -55,6 +55,7 @@ export interface ServiceStatus {
   next_restart_at: string | null;
   reason: string;
   usage?: ResourceUsage;
+  dropped?: DroppedOutput;
 }
 
 export interface LastExit {
@@ -69,6 +70,16 @@ export interface ResourceUsage {
   memory: number;
   /** Of one core. */
   cpu_percent: number;
+}
+
+/** Output of a service that was not kept. */
+export interface DroppedOutput {
+  rate_lines: number;
+  rate_bytes: number;
+  cut_lines: number;
+  cut_bytes: number;
+  unwritten_lines: number;
+  aged_bytes: number;
 }
 
 export interface ChannelStatus {

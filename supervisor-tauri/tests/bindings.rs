@@ -17,8 +17,8 @@ use supervisor_core::message::{ChannelRecovery, ChannelState, ChannelStatus};
 use supervisor_core::ports::RestoreSummary;
 use supervisor_core::state::Phase;
 use supervisor_core::status::{
-    LastExit, LogLine, OutputStream, ResourceUsage, ServiceStatus, StatusReport, SupervisorPhase,
-    SupervisorStatus,
+    DroppedOutput, LastExit, LogLine, OutputStream, ResourceUsage, ServiceStatus, StatusReport,
+    SupervisorPhase, SupervisorStatus,
 };
 use supervisor_core::{CheckpointId, Generation, Incarnation, Sequence, ServiceId};
 use supervisor_tauri::{EventBatch, InitOutcome, Snapshot, SupervisorHealth};
@@ -75,6 +75,7 @@ fn service() -> ServiceStatus {
         next_restart_at: Some(AT),
         reason: "crash".to_owned(),
         usage: Some(ResourceUsage::default()),
+        dropped: Some(DroppedOutput::default()),
     }
 }
 
@@ -222,6 +223,7 @@ fn live() -> BTreeMap<&'static str, Value> {
         ("ServiceStatus", written(service())),
         ("LastExit", written(exit())),
         ("ResourceUsage", written(ResourceUsage::default())),
+        ("DroppedOutput", written(DroppedOutput::default())),
         ("ChannelStatus", written(channel())),
         ("ChannelRecovery", written(recovery())),
         (

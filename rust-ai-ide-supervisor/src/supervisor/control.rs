@@ -48,6 +48,7 @@ impl Supervisor {
 
     async fn service_statuses(&self, parts: &Parts) -> Vec<ServiceStatus> {
         let mut services = Vec::new();
+        let dropped = parts.engine.dropped_output().await;
         for state in parts.engine.states() {
             let spec = parts.engine.spec(&state.id);
             let name = spec.as_ref().map_or(state.id.as_str(), |spec| spec.display_name());
@@ -56,6 +57,7 @@ impl Supervisor {
             if state.phase.may_be_alive() {
                 status.usage = parts.engine.usage(&state.id).await;
             }
+            status.dropped = dropped.get(&state.id).copied();
             services.push(status);
         }
         services

@@ -77,7 +77,8 @@ impl Recorder {
         restart: Arc<Notify>,
     ) -> Result<Self, SupervisorError> {
         let records = StateDir::open(StateDir::open(state_dir)?.join(RECORDS_DIR))?;
-        let supervisor = Supervisor::builder().state_dir(records.join(service.as_str())).build()?;
+        let builder = Supervisor::builder().state_dir(records.join(service.as_str()));
+        let supervisor = builder.cgroups(false).build()?;
         let sink = supervisor.sink().await?;
         supervisor.start_monitoring().await?;
         let since = supervisor.status().await?.supervisor.started_at;
@@ -96,6 +97,7 @@ impl Recorder {
                 next_restart_at: None,
                 reason: "wrapped: its client decides how long it runs".to_owned(),
                 usage: None,
+                dropped: None,
             },
             channel: ChannelStatus {
                 name: service.to_string(),

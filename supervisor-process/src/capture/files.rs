@@ -29,6 +29,10 @@ pub(super) struct LogFiles {
     written: u64,
     /// Lines that could not be written, since the last one that could.
     failed: u64,
+    /// Lines that could not be written at all.
+    unwritten: u64,
+    /// Bytes that went with the oldest file.
+    aged: u64,
     /// The file may end within a line.
     torn: bool,
 }
@@ -79,6 +83,8 @@ impl LogFiles {
             open: None,
             written: 0,
             failed: 0,
+            unwritten: 0,
+            aged: 0,
             torn: false,
         }
     }
@@ -109,6 +115,11 @@ impl LogFiles {
         usize::try_from(self.file_max - HEAD_MAX).unwrap_or(usize::MAX)
     }
 
+    /// Gives the lines that could not be written, and the bytes that went with the oldest file.
+    pub(super) const fn lost(&self) -> (u64, u64) {
+        (self.unwritten, self.aged)
+    }
+
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let files = if self.nowhere { 0 } else { self.files };
         (0..files).map(|n| numbered(&self.directory, n)).collect()
@@ -122,8 +133,7 @@ impl LogFiles {
             let note =
                 format!("{} lines are missing here: they could not be written", batch.files.failed);
             batch.line(OutputStream::Supervisor, note.as_bytes());
-            // Written before anything else, so that it stands where the gap is; it is no line that could be missing.
-            batch.lines = 0;
+            // Written before anything else, so that it stands where the gap is.
             batch.flush();
         }
         batch
@@ -139,6 +149,7 @@ impl LogFiles {
             Err(_) => {
                 // A full disk must not stop the service; the gap is counted and marked when there is room again.
                 self.failed += lines;
+                self.unwritten += lines;
                 self.torn = true;
                 self.open = None;
             }
@@ -195,11 +206,15 @@ impl LogFiles {
 
     /// Makes room for a new file. The oldest is removed first: renaming onto a file makes some file systems write
     /// the one that takes its place to the disk at once.
-    fn rotate(&self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         let oldest = numbered(&self.directory, self.files.saturating_sub(1));
-        fs::remove_file(oldest)
-            .or_else(|error| if absent(&error) { Ok(()) } else { Err(error) })?;
+        let size = fs::metadata(&oldest).map_or(0, |found| found.len());
+        match fs::remove_file(oldest) {
+            Err(error) if !absent(&error) => return Err(error),
+            Err(_) => {}
+            Ok(()) => self.aged += size,
+        }
         for n in (0..self.files.saturating_sub(1)).rev() {
             match fs::rename(numbered(&self.directory, n), numbered(&self.directory, n + 1)) {
                 Err(error) if !absent(&error) => return Err(error),
@@ -221,7 +236,8 @@ impl Batch<'_> {
         self.gathered.extend_from_slice(&[letter(stream), b' ']);
         self.gathered.extend_from_slice(text);
         self.gathered.push(b'\n');
-        self.lines += 1;
+        // A note is nothing that could be missing.
+        self.lines += u64::from(stream != OutputStream::Supervisor);
         if self.gathered.len() >= GATHERED_MAX {
             self.flush();
         }

@@ -18,11 +18,13 @@ pub(crate) struct Cutter {
     line_max: usize,
     partial: Vec<u8>,
     dropped: u64,
+    /// Lines that were cut and the bytes they lost, since it was asked for last.
+    cut: (u64, u64),
 }
 
 impl Cutter {
     pub(crate) fn new(stream: OutputStream, line_max: usize) -> Self {
-        Self { stream, line_max, partial: Vec::new(), dropped: 0 }
+        Self { stream, line_max, partial: Vec::new(), dropped: 0, cut: (0, 0) }
     }
 
     /// Takes what was read and hands every finished line to `each`.
@@ -47,6 +49,11 @@ impl Cutter {
         }
     }
 
+    /// Gives how many lines were cut since the last call, and by how many bytes.
+    pub(super) fn take_cut(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.cut)
+    }
+
     fn append(&mut self, bytes: &[u8]) {
         let room = self.line_max - self.partial.len();
         let taken = bytes.len().min(room);
@@ -57,6 +64,7 @@ impl Cutter {
     fn finish(&mut self, each: &mut impl FnMut(Line<'_>)) {
         each(Line { stream: self.stream, text: trim(&self.partial) });
         if self.dropped > 0 {
+            self.cut = (self.cut.0 + 1, self.cut.1 + self.dropped);
             let note = format!(
                 "{} bytes of the line above were dropped: it was longer than {}",
                 self.dropped, self.line_max

@@ -3,6 +3,7 @@
 //! One thread with one event loop reads every pipe, so a flood of one service delays neither a restart nor a
 //! probe, and memory does not grow with the number of services: all pipes are read through one buffer.
 
+mod drops;
 mod files;
 mod lines;
 mod rate;
@@ -17,11 +18,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use supervisor_core::config::CaptureLimits;
 use supervisor_core::exit::LAST_LINES_MAX;
-use supervisor_core::status::{LogLine, OutputStream};
+use supervisor_core::status::{DroppedOutput, LogLine, OutputStream};
 use supervisor_core::text::ByteSize;
+use supervisor_core::{Incarnation, ServiceId};
 
+pub(crate) use drops::{DropCause, DropWatch};
 pub(crate) use files::read_tail;
 
+use drops::Tally;
 use files::LogFiles;
 use lines::{Cutter, Line};
 use rate::Rate;
@@ -51,6 +55,16 @@ struct Kept {
     line_max: usize,
     rate: Option<Rate>,
     secrets: Secrets,
+    tally: Tally,
+    owner: Option<Owner>,
+}
+
+/// The run that is captured, and who is told when output of it begins to be dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    pub(crate) service: ServiceId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) watch: DropWatch,
 }
 
 /// One pipe's way into the output of its service.
@@ -60,6 +74,8 @@ pub(crate) struct Pump {
     output: Output,
     /// Every byte also goes to our own standard error.
     pass: bool,
+    /// What has begun to be dropped, for who asks; at most one of each cause a run.
+    began: Vec<DropCause>,
 }
 
 impl CaptureThread {
@@ -107,12 +123,21 @@ impl Output {
             last: VecDeque::new(),
             rate: None,
             secrets: Secrets::new(Vec::new()),
+            tally: Tally::default(),
+            owner: None,
         })))
     }
 
     /// Begins a run: with limits and secrets that may have changed since the last one, and without its last lines.
-    pub(crate) fn begin_run(&self, limits: &CaptureLimits, secrets: Vec<String>) {
+    pub(crate) fn begin_run(
+        &self,
+        limits: &CaptureLimits,
+        secrets: Vec<String>,
+        owner: Option<Owner>,
+    ) {
         let mut kept = self.lock();
+        kept.tally.begin_run();
+        kept.owner = owner;
         kept.files.limit(limits.max_bytes.bytes(), limits.files);
         kept.line_max = line_max(limits, &kept.files);
         let rate = limits.max_rate.map(ByteSize::bytes);
@@ -126,12 +151,17 @@ impl Output {
     /// Gives the way in for one stream of the run that was begun.
     pub(crate) fn pump(&self, stream: OutputStream) -> Pump {
         let cutter = Cutter::new(stream, self.lock().line_max);
-        Pump { cutter, output: self.clone(), pass: false }
+        Pump { cutter, output: self.clone(), pass: false, began: Vec::new() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         // Every statement under the lock leaves it valid; a panic of another holder changes nothing.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what was not kept, over every run.
+    pub(crate) fn dropped(&self) -> DroppedOutput {
+        self.lock().tally.counts
     }
 
     /// Gives the last lines, at most `max`, oldest first.
@@ -157,7 +187,7 @@ impl Output {
 }
 
 impl Pump {
-    /// Keeps the lines that `cut` hands over: at most `lines`, and notes about them.
+    /// Keeps the lines that `cut` hands over: at most `lines`, and notes about them. Tells what begins to be dropped.
     fn keep(&mut self, lines: usize, cut: impl FnOnce(&mut Cutter, &mut dyn FnMut(Line<'_>))) {
         thread_local! {
             /// Room for what is written at once; one a thread, whatever the number of services.
@@ -165,20 +195,32 @@ impl Pump {
         }
         let mut guard = self.output.lock();
         let kept = &mut *guard;
+        let mut counts = kept.tally.counts;
         GATHERED.with_borrow_mut(|gathered| {
             let mut batch = kept.files.batch(now_millis(), gathered);
             let mut left = lines;
             if let Some(rate) = &mut kept.rate {
                 rate.advance(Instant::now());
             }
+            let mut kept_last = true;
             cut(&mut self.cutter, &mut |line| {
-                // A note belongs to the line before it.
-                left = left.saturating_sub(usize::from(line.stream != OutputStream::Supervisor));
-                if let Some(rate) = &mut kept.rate {
-                    let note = match rate.admit(line.text.len()) {
+                // A note belongs to the line before it, and goes with it.
+                let note = line.stream == OutputStream::Supervisor;
+                left = left.saturating_sub(usize::from(!note));
+                if note && !kept_last {
+                    return;
+                }
+                if let Some(rate) = kept.rate.as_mut().filter(|_| !note) {
+                    let verdict = rate.admit(line.text.len());
+                    kept_last = verdict != rate::Verdict::Drop;
+                    let note = match verdict {
                         rate::Verdict::Keep => None,
                         rate::Verdict::KeepAfter(note) => Some(note),
-                        rate::Verdict::Drop => return,
+                        rate::Verdict::Drop => {
+                            counts.rate_lines += 1;
+                            counts.rate_bytes += line.text.len() as u64 + 1;
+                            return;
+                        }
                     };
                     if let Some(note) = note {
                         batch.line(OutputStream::Supervisor, note.as_bytes());
@@ -192,6 +234,26 @@ impl Pump {
                 }
             });
         });
+        let (lines, bytes) = self.cutter.take_cut();
+        counts.cut_lines += lines;
+        counts.cut_bytes += bytes;
+        (counts.unwritten_lines, counts.aged_bytes) = kept.files.lost();
+        if counts != kept.tally.counts {
+            self.began.extend(kept.tally.advance(counts));
+        }
+        let owner = if self.began.is_empty() { None } else { kept.owner.clone() };
+        drop(guard);
+        if let Some(owner) = owner {
+            for cause in self.began.drain(..) {
+                owner.watch.tell(&owner.service, owner.incarnation, cause);
+            }
+        }
+    }
+
+    /// Takes what has begun to be dropped and was told nobody.
+    #[cfg(unix)]
+    pub(crate) fn take_began(&mut self) -> Vec<DropCause> {
+        std::mem::take(&mut self.began)
     }
 }
 

@@ -168,6 +168,7 @@ impl EngineBuilder {
                 (Arc::clone(&system) as Arc<dyn ProcessSpawner>, OutputKeeper::System(system))
             }
         };
+        output.tell_drops(Arc::clone(&sink));
         let cgroups = self.cgroups.map(Arc::new);
         let keeps = matches!(output, OutputKeeper::Guardian(_));
         let spawner = match &cgroups {

@@ -15,6 +15,7 @@ mod shutdown;
 mod store_queue;
 mod usage;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use supervisor_core::error::{ProcessError, SupervisorError};
 use supervisor_core::lifecycle::{Command, CommandFailure, Event, Lifecycle, Now};
 use supervisor_core::ports::ChildHandle;
 use supervisor_core::state::ServiceState;
-use supervisor_core::status::{LogLine, ResourceUsage};
+use supervisor_core::status::{DroppedOutput, LogLine, ResourceUsage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use builder::EngineBuilder;
@@ -231,6 +232,14 @@ impl Engine {
     /// Safe.
     pub async fn usage(&self, id: &ServiceId) -> Option<ResourceUsage> {
         self.inner.shared.meter.read().await.get(id).map(|measured| measured.usage)
+    }
+
+    /// Gives what of each service's output was not kept, as far as anything was not.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn dropped_output(&self) -> HashMap<ServiceId, DroppedOutput> {
+        self.inner.shared.output.dropped().await
     }
 
     /// Gives the last `limit` captured lines of a service, oldest first.

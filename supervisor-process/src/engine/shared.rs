@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use supervisor_core::config::{Dependency, GroupStrategy, ServiceSpec};
+use supervisor_core::event::EventKind;
 use supervisor_core::lifecycle::{Command, CommandFailure, Event};
 use supervisor_core::policy::RestartBudget;
 use supervisor_core::ports::{
     ChildHandle, Clock, Entropy, EventSink, ProbeRunner, ProcessSpawner, StdioReceiver,
 };
 use supervisor_core::state::ServiceState;
-use supervisor_core::status::LogLine;
+use supervisor_core::status::{DroppedOutput, LogLine};
 use supervisor_core::{Incarnation, ServiceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -50,6 +51,28 @@ pub(crate) enum OutputKeeper {
 }
 
 impl OutputKeeper {
+    /// Gives what of each service's output was not kept, as far as anything was not.
+    pub(crate) async fn dropped(&self) -> HashMap<ServiceId, DroppedOutput> {
+        match self {
+            Self::Unknown => HashMap::new(),
+            Self::System(spawner) => spawner.dropped_output(),
+            Self::Guardian(spawner) => spawner.dropped_output().await,
+        }
+    }
+
+    /// Tells subscribers from now on when output of a run begins to be dropped.
+    pub(crate) fn tell_drops(&self, to: Arc<dyn EventSink>) {
+        let drops = match self {
+            Self::Unknown => return,
+            Self::System(spawner) => spawner.drops(),
+            Self::Guardian(spawner) => spawner.drops(),
+        };
+        drops.set(move |service, incarnation, cause| {
+            let (service, reason) = (service.clone(), cause.text().to_owned());
+            to.publish(EventKind::ServiceDegraded { service, incarnation, reason });
+        });
+    }
+
     /// Gives the last `limit` captured lines of a service; blocks on files.
     pub(crate) fn logs(&self, service: &ServiceId, limit: usize) -> std::io::Result<Vec<LogLine>> {
         match self {

@@ -13,6 +13,7 @@ mod host;
 #[cfg_attr(windows, path = "windows/keeper/mod.rs")]
 mod keeper;
 mod numbers;
+mod parts;
 mod protocol;
 #[cfg(test)]
 mod protocol_tests;

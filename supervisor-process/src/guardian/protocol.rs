@@ -4,11 +4,14 @@
 //! the version both understand; a host and a guardian without one part with a sentence that says so.
 
 use supervisor_core::config::HostDeathPolicy;
-use supervisor_core::exit::ExitStatus;
+use supervisor_core::status::DroppedOutput;
 use supervisor_core::{Incarnation, ServiceId, Signal};
 
 use super::numbers::{policy, policy_number, signal, signal_number};
+pub(super) use super::parts::{Exit, Held, Left};
+use super::parts::{counts, dropped, left, service};
 use super::wire::{Malformed, Reader, Writer};
+use crate::capture::DropCause;
 
 /// The first bytes of a connection in either direction.
 const MAGIC: &[u8; 8] = b"IDEGUARD";
@@ -179,6 +182,8 @@ pub(super) enum Request {
     Ping,
     /// The first so many bytes of the recorded exits were read and acted upon.
     ForgetExits { upto: u64 },
+    /// Say what of each service's output was not kept.
+    Dropped,
 }
 
 impl Request {
@@ -210,6 +215,7 @@ impl Request {
                 writer.u32(*set);
             }
             Self::Ping => kind(7),
+            Self::Dropped => kind(9),
             Self::ForgetExits { upto } => {
                 kind(8);
                 writer.u64(*upto);
@@ -234,6 +240,7 @@ impl Request {
             6 => Self::Attach { set: reader.u32()? },
             7 => Self::Ping,
             8 => Self::ForgetExits { upto: reader.u64()? },
+            9 => Self::Dropped,
             _ => return Err(Malformed("a request of no known kind")),
         };
         reader.end()?;
@@ -293,37 +300,6 @@ fn wish(reader: &mut Reader<'_>) -> Result<Option<i32>, Malformed> {
     Ok(given.then_some(value))
 }
 
-/// A process a kill left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Left {
-    pub(super) pid: u32,
-    pub(super) start_time: u64,
-    pub(super) state: char,
-}
-
-/// A set as a guardian knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) set: SetId,
-    pub(super) service: ServiceId,
-    pub(super) incarnation: Incarnation,
-    pub(super) policy: HostDeathPolicy,
-    pub(super) pid: u32,
-    pub(super) start_time: u64,
-    pub(super) channel: bool,
-    pub(super) exit: Option<Exit>,
-}
-
-/// How a leader ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Exit {
-    pub(super) status: ExitStatus,
-    /// Nothing of the set is left.
-    pub(super) empty: bool,
-    /// Its last words.
-    pub(super) lines: Vec<String>,
-}
-
 /// What a guardian says: answers to requests, and what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -344,6 +320,10 @@ pub(super) enum Reply {
     Emptied { set: SetId },
     /// Windows: handles of the guardian's that the host takes over with the reply that follows.
     Handles(Vec<u64>),
+    /// Output of a set has begun to be dropped.
+    Dropping { set: SetId, cause: DropCause },
+    /// What of each service's output was not kept.
+    Dropped(Vec<(ServiceId, DroppedOutput)>),
 }
 
 impl Reply {
@@ -392,6 +372,19 @@ impl Reply {
                     writer.u64(*handle);
                 });
             }
+            Self::Dropping { set, cause } => {
+                kind(9);
+                writer.u32(*set).u8(*cause as u8);
+            }
+            Self::Dropped(services) => {
+                kind(10);
+                writer.list(services, |writer, (service, dropped)| {
+                    writer.bytes(service.as_str().as_bytes());
+                    for count in counts(dropped) {
+                        writer.u64(count);
+                    }
+                });
+            }
         }
         writer.finish()
     }
@@ -414,69 +407,15 @@ impl Reply {
             6 => Self::Exited { set: reader.u32()?, exit: Exit::decode(&mut reader)? },
             7 => Self::Emptied { set: reader.u32()? },
             8 => Self::Handles(reader.list(Reader::u64)?),
+            9 => {
+                let (set, cause) = (reader.u32()?, usize::from(reader.u8()?));
+                let cause = DropCause::ALL.get(cause).copied();
+                Self::Dropping { set, cause: cause.ok_or(Malformed("a cause of no known kind"))? }
+            }
+            10 => Self::Dropped(reader.list(|reader| Ok((service(reader)?, dropped(reader)?)))?),
             _ => return Err(Malformed("a reply of no known kind")),
         };
         reader.end()?;
         Ok((id, reply))
     }
-}
-
-impl Held {
-    fn encode(&self, writer: &mut Writer) {
-        writer.u32(self.set).bytes(self.service.as_str().as_bytes());
-        writer.u64(self.incarnation.get()).u8(policy_number(self.policy));
-        writer.u32(self.pid).u64(self.start_time).u8(self.channel.into());
-        writer.u8(self.exit.is_some().into());
-        if let Some(exit) = &self.exit {
-            exit.encode(writer);
-        }
-    }
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            set: reader.u32()?,
-            service: service(reader)?,
-            incarnation: Incarnation(reader.u64()?),
-            policy: policy(reader.u8()?)?,
-            pid: reader.u32()?,
-            start_time: reader.u64()?,
-            channel: reader.u8()? != 0,
-            exit: if reader.u8()? != 0 { Some(Exit::decode(reader)?) } else { None },
-        })
-    }
-}
-
-impl Exit {
-    fn encode(&self, writer: &mut Writer) {
-        let (kind, number) = match self.status {
-            ExitStatus::Code(code) => (0, code),
-            ExitStatus::Signal(signal) => (1, signal),
-            ExitStatus::Unknown => (2, 0),
-        };
-        writer.u8(kind).i32(number).u8(self.empty.into());
-        writer.list(&self.lines, |writer, line| {
-            writer.bytes(line.as_bytes());
-        });
-    }
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let status = match (reader.u8()?, reader.i32()?) {
-            (0, code) => ExitStatus::Code(code),
-            (1, signal) => ExitStatus::Signal(signal),
-            _ => ExitStatus::Unknown,
-        };
-        Ok(Self { status, empty: reader.u8()? != 0, lines: reader.list(Reader::text)? })
-    }
-}
-
-fn left(reader: &mut Reader<'_>) -> Result<Left, Malformed> {
-    Ok(Left {
-        pid: reader.u32()?,
-        start_time: reader.u64()?,
-        state: char::from_u32(reader.u32()?).unwrap_or('?'),
-    })
-}
-
-fn service(reader: &mut Reader<'_>) -> Result<ServiceId, Malformed> {
-    ServiceId::new(reader.text()?).map_err(|_| Malformed("a service has no valid name"))
 }

@@ -2,10 +2,12 @@
 
 use supervisor_core::config::HostDeathPolicy;
 use supervisor_core::exit::ExitStatus;
+use supervisor_core::status::DroppedOutput;
 use supervisor_core::{Incarnation, ServiceId, Signal};
 
 use super::protocol::*;
 use super::wire::{FRAME_MAX, Incoming};
+use crate::capture::DropCause;
 
 fn body(frame: Option<Vec<u8>>) -> Vec<u8> {
     let mut incoming = Incoming::default();
@@ -46,12 +48,21 @@ fn requests() -> Vec<Request> {
         Request::Attach { set: 3 },
         Request::Ping,
         Request::ForgetExits { upto: 8 },
+        Request::Dropped,
     ];
     all.extend(Signal::ALL.iter().map(|signal| Request::Signal { set: 4, signal: *signal }));
     all
 }
 
 fn replies() -> Vec<Reply> {
+    let dropped = DroppedOutput {
+        rate_lines: 1,
+        rate_bytes: 2,
+        cut_lines: 3,
+        cut_bytes: 4,
+        unwritten_lines: 5,
+        aged_bytes: u64::MAX,
+    };
     let exit = |status| Exit { status, empty: true, lines: vec!["last words".into()] };
     let held = Held {
         set: 1,
@@ -73,6 +84,8 @@ fn replies() -> Vec<Reply> {
         Reply::Exited { set: 1, exit: exit(ExitStatus::Unknown) },
         Reply::Emptied { set: 9 },
         Reply::Handles(vec![7, u64::MAX]),
+        Reply::Dropping { set: 10, cause: DropCause::Unwritten },
+        Reply::Dropped(vec![(ServiceId::new("svc").unwrap(), dropped)]),
     ]
 }
 

@@ -8,7 +8,7 @@ use supervisor_core::checkpoint::{CheckpointHealth, CheckpointSummary};
 use supervisor_core::journal::AuditEntry;
 use supervisor_core::message::{ChannelState, ChannelStatus};
 use supervisor_core::state::Phase;
-use supervisor_core::status::{LogLine, OutputStream, ServiceStatus, StatusReport};
+use supervisor_core::status::{DroppedOutput, LogLine, OutputStream, ServiceStatus, StatusReport};
 
 use crate::output::{Output, Style, Table, clean};
 
@@ -62,6 +62,9 @@ fn services(services: &[ServiceStatus], now: DateTime<Utc>) -> Table {
         {
             why.push_str(&format!(" (restart in {})", age(now, due)));
         }
+        if let Some(dropped) = service.dropped.as_ref().and_then(not_kept) {
+            why.push_str(&format!(" ({dropped})"));
+        }
         table.row(vec![
             (Style::Bold, id),
             (phase_style(service.phase), service.phase.to_string()),
@@ -74,6 +77,21 @@ fn services(services: &[ServiceStatus], now: DateTime<Utc>) -> Table {
         ]);
     }
     table
+}
+
+/// Says how much of a service's output was dropped; what went with its oldest file was kept as long as was asked for.
+fn not_kept(dropped: &DroppedOutput) -> Option<String> {
+    let lines = dropped.rate_lines + dropped.unwritten_lines;
+    let parts = [
+        (lines > 0).then(|| count_of(lines, "line of output dropped", "lines of output dropped")),
+        (dropped.cut_lines > 0).then(|| count_of(dropped.cut_lines, "line cut", "lines cut")),
+    ];
+    let said: Vec<_> = parts.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
+fn count_of(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// Gives a table of channels.
@@ -215,6 +233,14 @@ mod tests {
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_service_whose_output_is_dropped_says_how_much_and_not_what_merely_grew_old() {
+        let mut dropped = DroppedOutput { aged_bytes: 7, ..DroppedOutput::default() };
+        assert_eq!(not_kept(&dropped), None);
+        dropped = DroppedOutput { rate_lines: 2, unwritten_lines: 1, cut_lines: 1, ..dropped };
+        assert_eq!(not_kept(&dropped).unwrap(), "3 lines of output dropped, 1 line cut");
     }
 
     #[test]

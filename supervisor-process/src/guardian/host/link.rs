@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::protocol::{Reply, Request, RequestId, SetId};
 use super::super::wire::{FRAME_MAX, Incoming};
 use super::child::Run;
+use crate::capture::DropWatch;
 use crate::os::guardian as os;
 use crate::os::{self as system, Pinned};
 
@@ -61,6 +62,7 @@ pub(super) struct Link {
     pub(super) runs: Mutex<HashMap<SetId, Weak<Run>>>,
     next: AtomicU32,
     pub(super) guardian: Guardian,
+    drops: DropWatch,
     /// The connection has ended.
     pub(super) lost: CancellationToken,
     /// What the loss of it left behind was ended too.
@@ -103,7 +105,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Takes over a connection that was greeted.
-    pub(super) fn new(stream: UnixStream, guardian: Guardian) -> Arc<Self> {
+    pub(super) fn new(stream: UnixStream, guardian: Guardian, drops: DropWatch) -> Arc<Self> {
         Arc::new(Self {
             stream,
             outgoing: Mutex::default(),
@@ -112,6 +114,7 @@ impl Link {
             runs: Mutex::default(),
             next: AtomicU32::new(1),
             guardian,
+            drops,
             lost: CancellationToken::new(),
             cleaned: CancellationToken::new(),
         })
@@ -274,6 +277,9 @@ impl Link {
         match reply {
             Reply::Exited { set, exit } => self.on_run(set, |run| run.exited(exit)),
             Reply::Emptied { set } => self.on_run(set, Run::emptied),
+            Reply::Dropping { set, cause } => self.on_run(set, |run| {
+                self.drops.tell(&run.key.service, run.key.incarnation, cause);
+            }),
             reply => {
                 let carries = matches!(reply, Reply::Started { channel: true, .. });
                 let given =

@@ -6,6 +6,7 @@ mod launch;
 #[cfg_attr(windows, path = "../windows/link.rs")]
 mod link;
 mod loss;
+mod output;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,6 @@ use supervisor_core::config::{HostDeathPolicy, ServiceSpec, TransportKind};
 use supervisor_core::error::{ProcessError, SpawnError, SpawnErrorKind};
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::ports::{ChildHandle, ProcessSpawner, SpawnRequest};
-use supervisor_core::status::LogLine;
 use supervisor_core::{Incarnation, ProcessIdentity, ServiceId};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,9 @@ pub use launch::{available, running};
 use self::child::{GuardianChild, Run};
 use self::launch::Place;
 use self::link::{Answer, Link, Lost};
-use super::protocol::{Capture, Held, Reply, Request, Spawn};
+use super::protocol::{Held, Reply, Request, Spawn};
 use super::{GuardianNews, GuardianProgram, exits};
-use crate::capture::read_tail;
+use crate::capture::DropWatch;
 use crate::command::{environment, judge_spawn_error, path_in, service_program};
 use crate::importance::Refusals;
 use crate::os::guardian::Step;
@@ -89,6 +89,7 @@ pub struct GuardianSpawner {
     news: watch::Sender<GuardianNews>,
     /// How much of the recorded ends was read and not forgotten yet, in bytes.
     records_read: AtomicU64,
+    drops: DropWatch,
     close: CancellationToken,
 }
 
@@ -114,7 +115,8 @@ impl GuardianSpawner {
         let place = Place { state_dir: state_dir.to_owned(), mark: mark.to_string(), program };
         let close = CancellationToken::new();
         let connected = launch::find_or_start(&place).await?;
-        let link = Link::new(connected.stream, connected.guardian);
+        let drops = DropWatch::default();
+        let link = Link::new(connected.stream, connected.guardian, drops.clone());
         let news = watch::Sender::new(guarding(&link, false));
         let spawner = Self {
             place,
@@ -125,6 +127,7 @@ impl GuardianSpawner {
             files: Mutex::default(),
             news,
             records_read: AtomicU64::new(0),
+            drops,
             close,
         };
         spawner.drive(&link);
@@ -247,21 +250,6 @@ impl GuardianSpawner {
         }
     }
 
-    /// Gives the last `limit` captured lines of a service, oldest first.
-    ///
-    /// # Errors
-    /// What the system said about the files.
-    pub fn logs(&self, service: &ServiceId, limit: usize) -> std::io::Result<Vec<LogLine>> {
-        let directory = self.log_dir.join(service.as_str());
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = files.get(service).copied().unwrap_or_default().max(1);
-        let names = (0..files).map(|n| match n {
-            0 => directory.join("output.log"),
-            n => directory.join(format!("output.log.{n}")),
-        });
-        read_tail(&names.collect::<Vec<_>>(), limit)
-    }
-
     fn key(&self, service: &ServiceId, incarnation: Incarnation) -> SetKey {
         SetKey { mark: Arc::clone(&self.mark), service: service.clone(), incarnation }
     }
@@ -299,7 +287,7 @@ impl GuardianSpawner {
             return Err(unavailable("it was let go"));
         }
         let connected = launch::find_or_start(&self.place).await?;
-        let link = Link::new(connected.stream, connected.guardian);
+        let link = Link::new(connected.stream, connected.guardian, self.drops.clone());
         self.drive(&link);
         self.news.send_replace(guarding(&link, replaced));
         *current = Some(Arc::clone(&link));
@@ -339,25 +327,6 @@ impl GuardianSpawner {
             oom_score_adj: spec.limits.oom_score_adj,
             capture: self.capture(&request.service, spec),
         })
-    }
-
-    fn capture(&self, service: &ServiceId, spec: &ServiceSpec) -> Capture {
-        let secret = |name: &String| {
-            spec.environment.get(name).cloned().or_else(|| std::env::var(name).ok())
-        };
-        Capture {
-            directory: self.log_dir.join(service.as_str()).into_os_string().into_encoded_bytes(),
-            max_bytes: spec.capture.max_bytes.bytes(),
-            files: spec.capture.files,
-            max_line: spec.capture.max_line.bytes(),
-            max_rate: spec.capture.max_rate.map(supervisor_core::text::ByteSize::bytes),
-            secrets: spec
-                .secret_environment
-                .iter()
-                .filter_map(secret)
-                .map(String::into_bytes)
-                .collect(),
-        }
     }
 
     /// Asks for a start. The answer is made a run before anything that happened to it later is looked at.

@@ -29,8 +29,9 @@ use self::output::{Buffer, Got};
 use self::peer::Peer;
 use self::set::Set;
 use super::exits::ExitFile;
-use super::protocol::{Refusal, RequestId, SetId, Welcome};
+use super::protocol::{Refusal, Reply, RequestId, SetId, Welcome};
 use super::{LOCK, SOCKET};
+use crate::capture::DropCause;
 use crate::os::guardian::{self as os, ChildSignals, Children, Listener, Lock, NullDevice, Poller};
 
 /// Events taken from the system at a time.
@@ -238,19 +239,35 @@ impl Keeper {
     fn on_output(&mut self, id: SetId, which: usize) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         let Some(source) = &mut set.sources[which] else { return };
-        if source.read(&mut self.buffer) == Got::End {
+        let got = source.read(&mut self.buffer);
+        let began = source.take_began();
+        if got == Got::End {
             self.poller.remove(&source.pipe);
             set.sources[which] = None;
+        }
+        self.tell_dropping(id, began);
+    }
+
+    /// Tells the owner that output has begun to be dropped; without room or an owner it stays with the counts.
+    fn tell_dropping(&mut self, set: SetId, began: Vec<DropCause>) {
+        let Some(owner) = self.owner.and_then(|owner| self.peers.get_mut(&owner)) else { return };
+        for cause in began {
+            if !owner.is_full() {
+                owner.say(&Reply::Dropping { set, cause }, 0, Vec::new());
+            }
         }
     }
 
     fn drain(&mut self, id: SetId, which: usize) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         let Some(source) = &mut set.sources[which] else { return };
-        if source.drain(&mut self.buffer) == Got::End {
+        let got = source.drain(&mut self.buffer);
+        let began = source.take_began();
+        if got == Got::End {
             self.poller.remove(&source.pipe);
             set.sources[which] = None;
         }
+        self.tell_dropping(id, began);
     }
 
     fn accept(&mut self) {

@@ -11,7 +11,7 @@ use supervisor_core::status::OutputStream;
 use supervisor_core::text::ByteSize;
 
 use super::super::protocol::Capture;
-use crate::capture::{Output, Pump};
+use crate::capture::{DropCause, Output, Pump};
 use crate::os::Take;
 
 /// Bytes read at a time, through one buffer for all pipes (the default size of a pipe on Linux).
@@ -31,7 +31,7 @@ pub(super) fn begin(capture: &Capture, known: Option<Output>) -> Output {
         max_rate: capture.max_rate.map(ByteSize),
     };
     let secrets = capture.secrets.iter().cloned();
-    output.begin_run(&limits, secrets.filter_map(|it| String::from_utf8(it).ok()).collect());
+    output.begin_run(&limits, secrets.filter_map(|it| String::from_utf8(it).ok()).collect(), None);
     output
 }
 
@@ -65,6 +65,11 @@ impl Source {
                 Got::End
             }
         }
+    }
+
+    /// Takes what has begun to be dropped since it was asked for last.
+    pub(super) fn take_began(&mut self) -> Vec<DropCause> {
+        self.pump.take_began()
     }
 
     /// Reads what is in the pipe now, so that the last words are known when the end is told.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use supervisor_core::config::HostDeathPolicy;
+use supervisor_core::status::DroppedOutput;
 
 use super::super::protocol::{
     Held, Hello, Refusal, Reply, Request, RequestId, SetId, Spawn, VERSION_MAX, VERSION_MIN,
@@ -100,6 +101,7 @@ impl Keeper {
             Request::List => self.lists.push((to, Instant::now() + LIST_LIMIT)),
             Request::Forget { set } => self.forget(set),
             Request::Attach { set } => self.attach(to, set),
+            Request::Dropped => self.tell_dropped(to),
             Request::Ping => self.reply(to, &Reply::Done { errno: 0 }),
             Request::ForgetExits { upto } => {
                 if let Err(error) = self.exits.forget(upto) {
@@ -107,6 +109,15 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Names every service of which output was not kept; runs of one share its counts.
+    fn tell_dropped(&mut self, to: RequestId) {
+        let counts = self.sets.values().map(|set| (set.service.clone(), set.output.dropped()));
+        let mut dropped: Vec<_> =
+            counts.filter(|(_, dropped)| *dropped != DroppedOutput::default()).collect();
+        dropped.dedup_by(|one, other| one.0 == other.0);
+        self.reply(to, &Reply::Dropped(dropped));
     }
 
     fn reply(&mut self, to: RequestId, reply: &Reply) {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::protocol::{Reply, Request, RequestId, SetId};
 use super::super::wire::{FRAME_MAX, Incoming};
 use super::child::Run;
+use crate::capture::DropWatch;
 use crate::os::guardian::Peer;
 
 /// Silence after which the guardian is asked whether it is there.
@@ -55,6 +56,7 @@ pub(super) struct Link {
     runs: Mutex<HashMap<SetId, Weak<Run>>>,
     next: AtomicU32,
     pub(super) guardian: Peer,
+    drops: DropWatch,
     /// The connection has ended.
     pub(super) lost: CancellationToken,
     /// What the loss of it left behind was ended too.
@@ -74,7 +76,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Takes over a connection that was greeted.
-    pub(super) fn new(stream: NamedPipeClient, guardian: Peer) -> Arc<Self> {
+    pub(super) fn new(stream: NamedPipeClient, guardian: Peer, drops: DropWatch) -> Arc<Self> {
         let (outgoing, frames) = mpsc::unbounded_channel();
         Arc::new(Self {
             outgoing,
@@ -84,6 +86,7 @@ impl Link {
             runs: Mutex::default(),
             next: AtomicU32::new(1),
             guardian,
+            drops,
             lost: CancellationToken::new(),
             cleaned: CancellationToken::new(),
         })
@@ -253,6 +256,9 @@ impl Link {
         match reply {
             Reply::Exited { set, exit } => self.on_run(set, |run| run.exited(exit)),
             Reply::Emptied { set } => self.on_run(set, Run::emptied),
+            Reply::Dropping { set, cause } => self.on_run(set, |run| {
+                self.drops.tell(&run.key.service, run.key.incarnation, cause);
+            }),
             // Belong to the reply that follows.
             Reply::Handles(offered) => {
                 with.clear();

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use supervisor_core::config::HostDeathPolicy;
+use supervisor_core::status::DroppedOutput;
 
 use super::super::protocol::{
     Held, Hello, Refusal, Reply, Request, RequestId, SetId, Spawn, VERSION_MAX, VERSION_MIN,
@@ -103,6 +104,13 @@ impl Keeper {
             }
             Request::Attach { set } => self.attach(to, set),
             Request::Ping => self.reply(to, &Reply::Done { errno: 0 }),
+            Request::Dropped => {
+                // Runs of one service share its counts. That dropping begins is told on Unix only.
+                let counts =
+                    self.sets.values().map(|set| (set.service.clone(), set.output.dropped()));
+                let dropped = counts.filter(|(_, dropped)| *dropped != DroppedOutput::default());
+                self.reply(to, &Reply::Dropped(dropped.collect()));
+            }
             Request::ForgetExits { upto } => {
                 if let Err(error) = self.exits.forget(upto) {
                     self.log.say(&format!("recorded exits could not be forgotten: {error}"));

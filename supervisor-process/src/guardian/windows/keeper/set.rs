@@ -184,6 +184,6 @@ fn begin(capture: &Capture, known: Option<Output>) -> Output {
         max_rate: capture.max_rate.map(ByteSize),
     };
     let secrets = capture.secrets.iter().cloned();
-    output.begin_run(&limits, secrets.filter_map(|it| String::from_utf8(it).ok()).collect());
+    output.begin_run(&limits, secrets.filter_map(|it| String::from_utf8(it).ok()).collect(), None);
     output
 }
