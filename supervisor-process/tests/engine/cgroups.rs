@@ -11,7 +11,7 @@ use supervisor_core::exit::{ExitReason, ExitStatus};
 use supervisor_core::ports::{ChildHandle, ChildStdio, KillReport, ProcessSpawner, SpawnRequest};
 use supervisor_core::state::Phase;
 use supervisor_core::{Incarnation, ProcessIdentity, ServiceId, Signal};
-use supervisor_process::guardian::{GuardianProgram, GuardianSpawner};
+use supervisor_process::guardian::{GuardianNews, GuardianProgram, GuardianSpawner};
 use supervisor_process::{Cgroups, SystemSpawner};
 
 use crate::support::{World, eventually, is_alive, signal};
@@ -190,6 +190,47 @@ async fn a_run_that_outlives_its_host_keeps_its_group_which_goes_with_it_under_t
     let mine =
         || groups(&parent).into_iter().filter(|name| name.starts_with(&prefix)).collect::<Vec<_>>();
     eventually("no directory of either", || mine().is_empty().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_death_of_its_guardian_would_lose_is_found_in_its_cgroup() {
+    let (cgroups, base) = match delegated() {
+        Ok(found) => found,
+        Err(error) => {
+            println!("left out: it takes a delegated cgroup v2: {error}");
+            return;
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().to_string_lossy().into_owned();
+    let program = GuardianProgram::Named(env!("CARGO_BIN_EXE_ide-guardian").into());
+    let logs = dir.path().join("logs");
+    let guardian = GuardianSpawner::open(dir.path(), mark.as_str(), logs, program).await.unwrap();
+    let guardian = Arc::new(guardian);
+    let world = World::with(|it| it.mark(mark).guardian(Arc::clone(&guardian)).cgroups(cgroups));
+    let mut spec = world.sh("svc", VANISHES);
+    spec.restart_policy = RestartPolicy::Always;
+    let id = world.up(spec).await;
+    world.pid_in("gone").await;
+    let first = eventually("leader, shell and its sleep", || {
+        let text = std::fs::read_to_string(base.join("svc.1/cgroup.procs")).ok()?;
+        let pids: Vec<u32> = text.lines().flat_map(str::parse).collect();
+        (pids.len() >= 3).then_some(pids)
+    })
+    .await;
+    let GuardianNews::Guarding { identity, .. } = guardian.news().borrow().clone() else {
+        panic!("no guardian")
+    };
+    signal(identity.pid, "KILL");
+    world.until(&id, |state| state.restarts == 1 && state.phase == Phase::Running).await;
+    for pid in &first {
+        assert!(
+            !is_alive(*pid),
+            "it left group, session, parents, environment and guardian: {first:?}"
+        );
+    }
+    world.finish().await;
+    guardian.close().await;
 }
 
 /// A spawner whose children are always said to have been killed for their memory, as a cgroup says it.
