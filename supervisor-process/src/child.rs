@@ -114,7 +114,7 @@ fn kill<'a>(processes: impl Iterator<Item = &'a ProcessIdentity>) {
 }
 
 /// Follows living children; no more often than each process once.
-fn descendants(of: Vec<ProcessIdentity>) -> Vec<Entry> {
+pub(crate) fn descendants(of: Vec<ProcessIdentity>) -> Vec<Entry> {
     let mut found: Vec<Entry> = Vec::new();
     let mut next = of;
     while let Some(parent) = next.pop() {

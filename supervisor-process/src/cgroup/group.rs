@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use supervisor_core::ProcessIdentity;
-use supervisor_core::ports::ChildHandle;
 
+use crate::child::descendants;
 use crate::os::{self, Pinned};
 
 /// Rounds in which what was started before its leader joined is fetched in; what forks belongs to its parent's group.
@@ -60,23 +60,23 @@ impl Group {
         found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
-    /// Fetches a run in: its leader, then what it had started by then.
+    /// Fetches a run in: its leader, then what it had started by then. What it started and left behind already is found by
+    /// the layers below, as everywhere; looking for that here would read every process of the system at each start.
     ///
     /// # Errors
     /// What the system said; [`io::ErrorKind::NotFound`] when the leader has ended.
-    pub(super) fn fetch(&self, child: &dyn ChildHandle) -> io::Result<()> {
-        self.admit(&child.identity())?;
+    pub(super) fn fetch(&self, leader: &ProcessIdentity) -> io::Result<()> {
+        self.admit(leader)?;
         for _ in 0..FETCHES {
             let inside = self.pids();
-            let members = child.members();
-            let mut outside =
-                members.iter().filter(|member| !inside.contains(&member.pid)).peekable();
+            let below = descendants(vec![leader.clone()]);
+            let mut outside = below.iter().filter(|it| !inside.contains(&it.pid)).peekable();
             if outside.peek().is_none() {
                 break;
             }
-            for member in outside {
+            for entry in outside {
                 // One that is gone already needs no place.
-                drop(self.admit(member));
+                drop(self.admit(&entry.identity()));
             }
         }
         Ok(())

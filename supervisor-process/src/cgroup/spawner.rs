@@ -185,7 +185,7 @@ fn join(
     memory_max: Option<u64>,
 ) -> Option<Group> {
     let joined = cgroups.group(name, memory_max).and_then(|group| {
-        group.fetch(child).inspect_err(|_| cgroups.remove(&group))?;
+        group.fetch(&child.identity()).inspect_err(|_| cgroups.remove(&group))?;
         Ok(group)
     });
     match joined {
@@ -234,6 +234,11 @@ impl CgroupChild {
 
     fn strangers(&self) -> Vec<(ProcessIdentity, Pinned)> {
         let Some(group) = self.joining.group() else { return Vec::new() };
+        // Most sets are their leader, and looking for the members of others reads every process of the system.
+        let leader = self.inner.identity().pid;
+        if group.pids().iter().all(|pid| *pid == leader) {
+            return Vec::new();
+        }
         group.strangers(&self.inner.members())
     }
 }
