@@ -7,6 +7,7 @@ use supervisor_core::error::DatabaseError;
 
 use crate::StatePersistence;
 use crate::ladder::NoteKind;
+use crate::outbox::rows;
 
 /// Damaged rows kept; at the bound the oldest go.
 const KEPT: i64 = 1000;
@@ -121,6 +122,10 @@ fn move_away(connection: &Connection, one: &Damaged, at: i64) -> Result<(), rusq
         })
         .optional()?;
     let Some(fields) = taken else { return Ok(()) };
+    if name == OUTBOX.name {
+        let bytes = fields.get("bytes").and_then(serde_json::Value::as_i64);
+        rows::gone(connection, bytes.unwrap_or_default())?;
+    }
     let content = serde_json::Value::Object(fields).to_string();
     connection.execute(
         "INSERT INTO damaged_row (at, source, content) VALUES (?1, ?2, ?3)",

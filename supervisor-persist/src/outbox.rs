@@ -14,9 +14,11 @@ use uuid::Uuid;
 use crate::damaged;
 use crate::digest::{self, Digest};
 use crate::journal::collect_with;
-use crate::store::Limits;
-use crate::writer::Key;
+use crate::writer::{Durability, Key};
 use crate::{StatePersistence, errors, row};
+use rows::Message;
+
+pub(crate) mod rows;
 
 /// Expired keys removed with each new one; more than one, so that the table shrinks.
 const EXPIRE_STEP: i64 = 4;
@@ -25,25 +27,26 @@ const EXPIRE_STEP: i64 = 4;
 impl Outbox for StatePersistence {
     async fn enqueue(&self, entry: OutboxEntry) -> Result<Sequence, DatabaseError> {
         let limits = self.inner.limits;
-        let message = row::json("a message", &entry.message)?;
-        self.writer().attempt(move |connection| enqueue(connection, limits, &entry, &message)).await
+        let message = [Message::of(&entry)?];
+        self.writer()
+            .attempt(move |connection| {
+                let answer = rows::enqueue(connection, limits, &message)?.pop();
+                answer.unwrap_or(Ok(Sequence::ZERO)).map_err(refused)
+            })
+            .await
     }
 
     /// All in one commit. What one message says to the bounds keeps nobody from the others; any other error is found out
     /// about one by one.
     async fn enqueue_all(&self, entries: Vec<OutboxEntry>) -> Vec<Result<Sequence, DatabaseError>> {
         let limits = self.inner.limits;
-        let written: Result<Vec<_>, DatabaseError> = entries
-            .iter()
-            .map(|entry| Ok((entry.clone(), row::json("a message", &entry.message)?)))
-            .collect();
+        let written: Result<Vec<_>, DatabaseError> = entries.iter().map(Message::of).collect();
         if let Ok(written) = written
             && let Ok(answers) = self
                 .writer()
-                .attempt(move |connection| enqueue_group(connection, limits, &written))
+                .attempt(move |connection| rows::enqueue(connection, limits, &written))
                 .await
         {
-            let refused = |reason| DatabaseError::Busy { subject: "a message".to_owned(), reason };
             return answers.into_iter().map(|answer| answer.map_err(refused)).collect();
         }
         let mut answers = Vec::with_capacity(entries.len());
@@ -69,7 +72,7 @@ impl Outbox for StatePersistence {
                 |row| {
                     let (id, message) = (row::text(row, 1)?, row::text(row, 3)?);
                     let expires = row::maybe_int(row, 2)?;
-                    let wanted = outbox_digest(&id, &channel, expires, &message);
+                    let wanted = rows::digest(&id, &channel, expires, &message);
                     let wanted = wanted.numbered(row::int(row, 0)?);
                     Ok((row::number(row, 0)?, expires, message, row::maybe_int(row, 4)?, wanted))
                 },
@@ -90,16 +93,14 @@ impl Outbox for StatePersistence {
         .await
     }
 
+    /// With the operating system when it returns, and synced with the next synced write: a power cut may bring a message
+    /// back, which is then sent once more under the id its receiver knows.
     async fn acknowledge(&self, ids: &[Uuid]) -> Result<(), DatabaseError> {
         let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-        self.writer()
-            .write("an acknowledgement", move |connection| {
-                let mut delete = connection.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
-                for id in &ids {
-                    delete.execute([id])?;
-                }
-                Ok(())
-            })
+        self.inner
+            .writer
+            .with(Durability::Soon)
+            .write("an acknowledgement", move |connection| rows::remove(connection, &ids))
             .await
     }
 
@@ -109,7 +110,7 @@ impl Outbox for StatePersistence {
         self.writer()
             .write("a dead letter", move |connection| {
                 let id = letter.message.id.to_string();
-                connection.execute("DELETE FROM outbox WHERE id = ?1", [&id])?;
+                rows::remove(connection, std::slice::from_ref(&id))?;
                 connection.execute(
                     "INSERT INTO dead_letter (id, channel, letter, digest) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (id) DO UPDATE SET channel = ?2, letter = ?3, digest = ?4",
@@ -162,87 +163,9 @@ impl Outbox for StatePersistence {
     }
 }
 
-fn enqueue(
-    connection: &Connection,
-    limits: Limits,
-    entry: &OutboxEntry,
-    message: &str,
-) -> Result<Sequence, DatabaseError> {
-    let failed = |error| errors::sqlite("a message", error);
-    let one = |query: &str| -> Result<(u64, u64), DatabaseError> {
-        let mut statement = connection.prepare_cached(query).map_err(failed)?;
-        statement
-            .query_row([], |row| Ok((row::number(row, 0)?, row::number(row, 1)?)))
-            .map_err(failed)
-    };
-    let id = entry.message.id.to_string();
-    let known =
-        connection.prepare_cached("SELECT sequence FROM outbox WHERE id = ?1").map_err(failed)?;
-    let known = { known }.query_row([&id], |row| row::number(row, 0)).optional().map_err(failed)?;
-    if let Some(sequence) = known {
-        return Ok(Sequence(sequence));
-    }
-    let (rows, bytes) = one("SELECT rows, bytes FROM outbox_size")?;
-    let length = message.len() as u64;
-    if rows >= limits.outbox_rows || bytes + length > limits.outbox_bytes {
-        let reason =
-            format!("the outbox holds {rows} messages of {bytes} bytes, which is its bound");
-        return Err(DatabaseError::Busy { subject: "a message".to_owned(), reason });
-    }
-    let expires = entry.expires_at.map(|at| at.timestamp_millis());
-    insert(connection, &id, &entry.channel, expires, message).map(Sequence).map_err(failed)
-}
-
-/// Stores a group; a message beyond the bounds gets the reason instead of a number.
-fn enqueue_group(
-    connection: &Connection,
-    limits: Limits,
-    entries: &[(OutboxEntry, String)],
-) -> Result<Vec<Result<Sequence, String>>, DatabaseError> {
-    let mut answers = Vec::with_capacity(entries.len());
-    for (entry, message) in entries {
-        answers.push(match enqueue(connection, limits, entry, message) {
-            Ok(sequence) => Ok(sequence),
-            Err(DatabaseError::Busy { reason, .. }) => Err(reason),
-            Err(error) => return Err(error),
-        });
-    }
-    Ok(answers)
-}
-
-/// Puts a message at the end. Its number is above every number ever given: a reader goes on after the last it saw.
-fn insert(
-    connection: &Connection,
-    id: &str,
-    channel: &str,
-    expires: Option<i64>,
-    message: &str,
-) -> Result<u64, rusqlite::Error> {
-    let sequence: i64 = connection
-        .prepare_cached(
-            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'outbox'",
-        )?
-        .query_row([], |row| row.get(0))?;
-    let digest = outbox_digest(id, channel, expires, message).numbered(sequence);
-    connection
-        .prepare_cached(
-            "INSERT INTO outbox (sequence, id, channel, bytes, expires_at, message, digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute((
-            sequence,
-            id,
-            channel,
-            row::stored(message.len() as u64),
-            expires,
-            message,
-            digest,
-        ))?;
-    Ok(u64::try_from(sequence).unwrap_or(0))
-}
-
-fn outbox_digest(id: &str, channel: &str, expires: Option<i64>, message: &str) -> Digest {
-    Digest::of("outbox").text(id).text(channel).maybe(expires).text(message)
+/// What a message beyond the bounds is told.
+fn refused(reason: String) -> DatabaseError {
+    DatabaseError::Busy { subject: "a message".to_owned(), reason }
 }
 
 fn letter_digest(id: &str, channel: &str, letter: &str) -> i64 {
@@ -276,14 +199,8 @@ fn requeue(connection: &Connection, id: &str) -> Result<u64, DatabaseError> {
     let Some(letter) = letter else { return Ok(0) };
     let letter = checked_letter(letter)?;
     let message = row::json("a message", &letter.message)?;
-    let known: bool = connection
-        .query_row("SELECT count(*) FROM outbox WHERE id = ?1", [id], |row| {
-            row.get::<_, i64>(0).map(|count| count > 0)
-        })
-        .map_err(failed)?;
-    if !known {
-        insert(connection, id, &letter.channel, None, &message).map_err(failed)?;
-    }
+    let message = Message::lasting(id, &letter.channel, message);
+    rows::put_back(connection, &message).map_err(failed)?;
     Ok(1)
 }
 

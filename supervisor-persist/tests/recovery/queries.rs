@@ -224,6 +224,24 @@ async fn the_outbox_knows_what_it_holds_through_every_way_in_and_out() {
         store.bury(letter).await.unwrap();
     }
     store.requeue(&[Uuid::from_u128(3)]).await.unwrap();
+    // A group with some that are there, one of them twice, and one that is there only once it was put.
+    let group: Vec<OutboxEntry> = [6, 20, 7, 20, 21].into_iter().chain(22..60).map(entry).collect();
+    let given = store.enqueue_all(group).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(given[1], given[3]);
+    assert_eq!(store.enqueue(entry(6)).await.unwrap(), given[0]);
+    let pending = store.pending("c", Sequence::ZERO, 100).await.unwrap();
+    let numbers: Vec<Sequence> = pending.iter().map(|entry| entry.sequence).collect();
+    assert!(given.iter().all(|number| numbers.contains(number)), "{given:?} {numbers:?}");
+    let removed: Vec<Uuid> = (20..57).map(Uuid::from_u128).collect();
+    store.acknowledge(&removed).await.unwrap();
+    store.close().await.unwrap();
+    let connection = rusqlite::Connection::open(place.database()).unwrap();
+    let damage =
+        "UPDATE outbox SET digest = digest + 1 WHERE sequence = (SELECT max(sequence) FROM outbox)";
+    connection.execute(damage, []).unwrap();
+    drop(connection);
+    let store = place.open().await;
+    assert_eq!(store.pending("c", Sequence::ZERO, 100).await.unwrap().len(), 8);
     store.close().await.unwrap();
     let connection = rusqlite::Connection::open(place.database()).unwrap();
     let known: (i64, i64) = connection
@@ -235,12 +253,15 @@ async fn the_outbox_knows_what_it_holds_through_every_way_in_and_out() {
         })
         .unwrap();
     assert_eq!(known, counted);
-    assert_eq!(known.0, 6);
+    assert_eq!(known.0, 8);
     // And the bound is measured by it.
     connection.execute("UPDATE outbox_size SET rows = 1000000", []).unwrap();
     drop(connection);
-    let refused = place.open().await.enqueue(entry(50)).await;
+    let store = place.open().await;
+    let refused = store.enqueue(entry(50)).await;
     assert!(matches!(refused, Err(DatabaseError::Busy { .. })), "{refused:?}");
+    let group = store.enqueue_all(vec![entry(6), entry(50), entry(7)]).await;
+    assert!(matches!(group[..], [Ok(_), Err(DatabaseError::Busy { .. }), Ok(_)]), "{group:?}");
 }
 
 #[tokio::test]
