@@ -60,6 +60,10 @@ pub(crate) struct Durable {
     /// To be stored next, all in one call, so that they are in the order in which they came.
     queue: Vec<(Waiting, OutboxEntry)>,
     storing: bool,
+    /// Messages of the last call; so many senders are likely to be back.
+    last: usize,
+    /// Senders that are ready were given a turn to join the next call.
+    gathered: bool,
     /// Stored messages that the machine holds; bounded by the machine's buffer.
     held: HashSet<Uuid>,
     /// Their outcome is known, they are to be removed.
@@ -80,6 +84,8 @@ impl Durable {
             places: Arc::new(Semaphore::new(STORES_MAX)),
             queue: Vec::new(),
             storing: false,
+            last: 0,
+            gathered: false,
             held: HashSet::new(),
             finished: Vec::new(),
             removing: false,
@@ -127,11 +133,20 @@ impl Durable {
         self.storing = false;
     }
 
+    /// Whether the senders that were answered together should have a turn before what is there is stored: each call is
+    /// a sync of the disk, and the first of them comes back alone. Said once for each call.
+    pub(crate) fn gathers(&mut self) -> bool {
+        let few = !self.storing && !self.queue.is_empty() && self.queue.len() < self.last;
+        few && !std::mem::replace(&mut self.gathered, true)
+    }
+
     fn store_queue(&mut self, runtime: &Handle) {
         if self.storing || self.queue.is_empty() {
             return;
         }
         self.storing = true;
+        self.gathered = false;
+        self.last = self.queue.len();
         let (waiting, entries): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.queue).into_iter().unzip();
         let outbox = Arc::clone(&self.outbox);
@@ -183,12 +198,14 @@ impl Durable {
 
     /// Starts what is due.
     pub(crate) fn step(&mut self, now: Monotonic, room: bool, runtime: &Handle) {
+        // What is to be removed goes with what is to be stored, into one commit, unless there is much of it.
+        let due = !self.storing || self.finished.len() >= BATCH;
         self.store_queue(runtime);
         if self.pause.is_some_and(|at| now < at) {
             return;
         }
         self.pause = None;
-        if !self.removing && !self.finished.is_empty() {
+        if due && !self.removing && !self.finished.is_empty() {
             self.removing = true;
             let ids = self.finished.split_off(self.finished.len().saturating_sub(BATCH));
             let outbox = Arc::clone(&self.outbox);

@@ -98,13 +98,16 @@ impl Task {
             self.poll_requests(cx, requests);
             busy |= self.poll_deadline(cx);
             self.unblock();
-            self.drive_outbox();
+            let gathers = self.drive_outbox();
             busy |= self.flush(cx);
             busy |= self.look_at_wire();
             if self.machine.state == ChannelState::Closed {
                 self.unblock();
                 self.publish();
                 return Poll::Ready(());
+            }
+            if gathers {
+                break;
             }
             if !busy && !self.attention {
                 self.publish();

@@ -233,15 +233,19 @@ impl Task {
         }
     }
 
-    pub(super) fn drive_outbox(&mut self) {
+    /// Begins what is due; says whether senders should have a turn first.
+    pub(super) fn drive_outbox(&mut self) -> bool {
         let now = self.now();
         let room = self.machine.buffered() <= self.options.config.max_buffered_messages / 2
             && !matches!(self.machine.state, ChannelState::Closed | ChannelState::Draining);
-        if let Some(durable) = &mut self.durable {
-            let before = durable.jobs.len();
-            durable.step(now, room, &self.runtime);
-            // Begun just now, so nobody listens for its end yet.
-            self.attention |= durable.jobs.len() > before;
+        let Some(durable) = &mut self.durable else { return false };
+        if durable.gathers() {
+            return true;
         }
+        let before = durable.jobs.len();
+        durable.step(now, room, &self.runtime);
+        // Begun just now, so nobody listens for its end yet.
+        self.attention |= durable.jobs.len() > before;
+        false
     }
 }
