@@ -69,7 +69,7 @@ impl Framing {
         if self.kind == FramingKind::Length {
             let length = u32::try_from(length).map_err(|_| self.too_large(u64::MAX))?;
             target[start..start + head].copy_from_slice(&length.to_be_bytes());
-        } else if target[start..].contains(&b'\n') {
+        } else if memchr::memchr(b'\n', &target[start..]).is_some() {
             return Err(broken("a line feed inside of a message".to_owned()));
         } else {
             target.put_u8(b'\n');
@@ -124,8 +124,7 @@ impl Framing {
     fn decode_line(&mut self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
         loop {
             let from = self.looked.min(source.len());
-            let end = source[from..].iter().position(|byte| *byte == b'\n').map(|end| from + end);
-            let Some(end) = end else {
+            let Some(end) = memchr::memchr(b'\n', &source[from..]).map(|end| from + end) else {
                 self.looked = source.len();
                 return if source.len() > self.frame_max {
                     Err(self.too_large(source.len() as u64))

@@ -197,11 +197,11 @@ impl Protocol {
         Bytes::from(object.to_string())
     }
 
-    /// Reads a frame.
+    /// Reads a frame; the time is asked for only where a message comes without one.
     pub(crate) fn decode(
         self,
         frame: &[u8],
-        now: chrono::DateTime<chrono::Utc>,
+        now: impl FnOnce() -> chrono::DateTime<chrono::Utc>,
     ) -> Result<Heard, String> {
         match self {
             Self::Own => decode_own(frame),
@@ -230,14 +230,17 @@ fn decode_own(frame: &[u8]) -> Result<Heard, String> {
     })
 }
 
-fn decode_rpc(frame: &[u8], now: chrono::DateTime<chrono::Utc>) -> Result<Heard, String> {
+fn decode_rpc(
+    frame: &[u8],
+    now: impl FnOnce() -> chrono::DateTime<chrono::Utc>,
+) -> Result<Heard, String> {
     let value: Value = serde_json::from_slice(frame).map_err(|error| error.to_string())?;
     let object = value.as_object().ok_or("a message that is no object")?;
     let message = |method: &str| IpcMessage {
         id: Uuid::nil(),
         message_type: method.to_owned(),
         payload: object.get("params").cloned().unwrap_or_default(),
-        timestamp: now,
+        timestamp: now(),
         retry_count: 0,
     };
     match (object.get("method").and_then(Value::as_str), object.get("id")) {

@@ -208,7 +208,7 @@ impl Task {
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
         }
-        let heard = self.protocol.decode(&frame, self.world.clock.wall());
+        let heard = self.protocol.decode(&frame, || self.world.clock.wall());
         if heard.is_ok() && !self.pings.is_empty() {
             for waiting in self.pings.drain(..) {
                 // An error means that nobody waits any more.

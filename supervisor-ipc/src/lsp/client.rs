@@ -16,6 +16,18 @@ use crate::relay::{
 /// How often a client's request makes one more start be tried after giving up.
 const TRY_AGAIN_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// Bytes from which on a message is most of the memory it was read into.
+const LARGE: usize = 64 * 1024;
+
+/// Keeps a message for later. A small one is copied, as it would hold the memory of all that was read with it.
+fn kept(message: &Bytes) -> Bytes {
+    if message.len() >= LARGE { message.clone() } else { Bytes::copy_from_slice(message) }
+}
+
+fn mentions(text: &str, name: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some()
+}
+
 impl LspRelay {
     pub(super) fn client_message(&mut self, message: Bytes, out: &mut Vec<Output>) {
         let envelope = match Envelope::read(&message) {
@@ -191,7 +203,7 @@ impl LspRelay {
         let about = subject(params).and_then(|key| {
             self.documents.get(&key).map(|document| (key.clone(), document.version))
         });
-        let partial = params.filter(|text| text.contains("partialResultToken")).and_then(|text| {
+        let partial = params.filter(|text| mentions(text, "partialResultToken")).and_then(|text| {
             let params: Value = serde_json::from_str(text).ok()?;
             params.get("partialResultToken").map(|token| token.to_string().into())
         });
@@ -263,8 +275,8 @@ impl LspRelay {
     pub(super) fn write_request(&mut self, mut ask: Ask, message: &Bytes, out: &mut Vec<Output>) {
         let room = self.asked.bytes() + message.len() <= self.options.hold_bytes
             && self.asked.written() < self.options.hold_max;
-        ask.message = (ask.kind == Kind::Read && self.options.ask_again && room)
-            .then(|| Bytes::copy_from_slice(message));
+        ask.message =
+            (ask.kind == Kind::Read && self.options.ask_again && room).then(|| kept(message));
         let current = if self.ever_lost { self.without_stale_ids(&ask, message) } else { None };
         let message = current.as_ref().unwrap_or(message);
         if self.asked.is_written(&ask.caller) {
@@ -342,7 +354,7 @@ impl LspRelay {
         if let Some(incident) = &mut self.incident {
             incident.report.messages.held += 1;
         }
-        ask.message = Some(Bytes::copy_from_slice(message));
+        ask.message = Some(kept(message));
         self.asked.hold(ask);
     }
 

@@ -10,7 +10,7 @@ use supervisor_core::Generation;
 use super::notebooks::Notebook;
 use super::text::{Change, Encoding, apply};
 use super::uri::UriKey;
-use crate::relay::notification;
+use crate::relay::{member, notification};
 
 /// Blame at which a text is held back: two crashes over it, or four kills, of which any may be somebody else's.
 const BLAME_MAX: u8 = 4;
@@ -128,21 +128,10 @@ pub(super) struct Versioned {
     pub(super) version: Option<i64>,
 }
 
-#[derive(Debug, Deserialize)]
-struct About {
-    #[serde(rename = "textDocument")]
-    document: Named,
-}
-
-#[derive(Debug, Deserialize)]
-struct Named {
-    uri: String,
-}
-
-/// Reads which document a message is about.
+/// Reads which document a message is about; its content, which may be large, is not looked at.
 pub(crate) fn subject(params: Option<&str>) -> Option<UriKey> {
-    let about: About = serde_json::from_str(params?).ok()?;
-    Some(UriKey::new(&about.document.uri))
+    let uri = member(member(params?, "textDocument")?, "uri")?;
+    serde_json::from_str::<String>(uri).ok().map(|uri| UriKey::new(&uri))
 }
 
 /// Every open document. Their texts are the one thing here that is as large as the client makes it.

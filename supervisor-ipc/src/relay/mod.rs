@@ -15,6 +15,7 @@ use bytes::Bytes;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Generation, Monotonic};
 
+pub(crate) use envelope::member;
 pub use envelope::{Envelope, Id, MALFORMED_DEPTH, Malformed, Shape};
 pub use frames::Frames;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
