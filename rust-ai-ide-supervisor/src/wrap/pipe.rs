@@ -10,10 +10,26 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Bytes asked for in one read; a large message asks for its rest at once.
 const READ_MIN: usize = 64 * 1024;
+const READ_MAX: usize = 1 << 20;
 /// Pieces given to one write.
 const SLICES: usize = 16;
 /// Bytes that wait for one side before the other side is read no further (NATS Go's buffer).
 pub(super) const WAITING_MAX: usize = 8 << 20;
+
+/// Bytes that a pipe to the server holds: a large message is handed over in few pieces. What an unprivileged process
+/// may ask for (Linux, `/proc/sys/fs/pipe-max-size`); the usual 64 KiB make both sides wait for each other 16 times in
+/// each megabyte.
+#[cfg(target_os = "linux")]
+const PIPE_SIZE: usize = 1 << 20;
+
+/// Lets a pipe hold a large message; one that may not stays as it is, and other systems size theirs by themselves.
+#[cfg(target_os = "linux")]
+pub(super) fn widen(pipe: impl std::os::fd::AsFd) {
+    _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_SIZE);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) const fn widen<T>(_pipe: &T) {}
 
 /// What waits to be written to one side.
 #[derive(Debug, Default)]
@@ -100,7 +116,8 @@ impl Inbox {
         from: &mut (impl AsyncRead + Unpin + ?Sized),
     ) -> io::Result<usize> {
         if self.bytes.capacity() - self.bytes.len() < READ_MIN / 4 {
-            self.bytes.reserve(READ_MIN);
+            // A message of unknown length that is long already is likely to go on.
+            self.bytes.reserve(self.bytes.len().clamp(READ_MIN, READ_MAX));
         }
         from.read_buf(&mut self.bytes).await
     }

@@ -14,7 +14,7 @@ use supervisor_process::SystemProcessTable;
 use tokio::process::{ChildStdin, ChildStdout};
 
 use super::WrapOptions;
-use super::pipe::{Inbox, Outbox};
+use super::pipe::{Inbox, Outbox, widen};
 
 /// How long a killed set is looked at before it is left alone.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -59,6 +59,8 @@ impl Running {
             .take_stdio()
             .ok_or_else(|| unusable("it has no pipes to talk over".to_owned(), None))?;
         let failed = |error| unusable("its pipes cannot be used".to_owned(), Some(error));
+        widen(&pipes.stdin);
+        widen(&pipes.stdout);
         let frames = || Frames::new(options.framing, options.frame_max, options.junk_max);
         Ok(Self {
             generation,

@@ -53,6 +53,19 @@ fn kind_of(stream: impl AsFd) -> io::Result<Stream> {
     })
 }
 
+/// Lets a pipe hold a megabyte, so that a large message passes in few pieces; whatever is no pipe, or may not, stays as
+/// it is.
+fn widen(stream: impl AsFd) {
+    #[cfg(target_os = "linux")]
+    {
+        _ = rustix::pipe::fcntl_setpipe_size(&stream, 1 << 20);
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        _ = stream;
+    }
+}
+
 /// Takes over standard input, without a thread between where the system can tell when there is something to read.
 ///
 /// A pipe is opened once more, because whether reading it may block is a property of the opened file, which the
@@ -60,6 +73,7 @@ fn kind_of(stream: impl AsFd) -> io::Result<Stream> {
 pub(crate) fn client_input() -> io::Result<ClientInput> {
     let stdin = io::stdin();
     let copy = || stdin.as_fd().try_clone_to_owned();
+    widen(&stdin);
     Ok(match kind_of(&stdin)? {
         Stream::Pipe => match pipe::OpenOptions::new().open_receiver("/proc/self/fd/0") {
             Ok(receiver) => Box::new(receiver),
@@ -74,6 +88,7 @@ pub(crate) fn client_input() -> io::Result<ClientInput> {
 pub(crate) fn client_output() -> io::Result<ClientOutput> {
     let stdout = io::stdout();
     let copy = || stdout.as_fd().try_clone_to_owned();
+    widen(&stdout);
     Ok(match kind_of(&stdout)? {
         Stream::Pipe => match pipe::OpenOptions::new().open_sender("/proc/self/fd/1") {
             Ok(sender) => Box::new(sender),
