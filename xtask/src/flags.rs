@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Test(TestFlags),
     /// Runs the benchmarks and prints each figure as a ratio to its floor
     Bench(BenchFlags),
+    /// Gives every decoder bytes that nobody would write, for as long as asked; keeps what breaks one
+    Fuzz(FuzzFlags),
     /// Builds the API docs and regenerates the man page, completions and config schema
     Docs(DocsFlags),
     /// Guards the database migrations against edits
@@ -70,6 +72,23 @@ pub(crate) struct BenchFlags {
     /// Fail when a target is missed
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FuzzFlags {
+    /// How long, in seconds; all targets run side by side
+    #[arg(long = "for", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) seconds: u64,
+    /// Repeats the run that printed this seed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Only targets whose test name holds this
+    pub(crate) target: Option<String>,
+}
+
+/// Reads `60` or `60s`.
+fn seconds(text: &str) -> Result<u64, std::num::ParseIntError> {
+    text.strip_suffix('s').unwrap_or(text).parse()
 }
 
 #[derive(Debug, Default, Args)]
@@ -133,6 +152,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn the_time_of_fuzzing_is_given_with_or_without_its_unit() {
+        for (text, wanted) in [("90s", Some(90)), ("90", Some(90)), ("1m", None), ("-1", None)] {
+            let flags = Flags::try_parse_from(["xtask", "fuzz", &format!("--for={text}")]);
+            let seconds = flags.ok().and_then(|flags| match flags.command {
+                Command::Fuzz(fuzz) => Some(fuzz.seconds),
+                _ => None,
+            });
+            assert_eq!(seconds, wanted, "{text}");
+        }
     }
 
     #[test]

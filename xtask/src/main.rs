@@ -13,6 +13,7 @@ mod ci;
 mod cross;
 mod docs;
 mod flags;
+mod fuzz;
 mod lint;
 mod migrations;
 mod release;
@@ -41,6 +42,7 @@ fn run(command: flags::Command) -> anyhow::Result<()> {
         Command::Lint(flags) => lint::run(&flags),
         Command::Test(flags) => test::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Docs(flags) => docs::run(&flags),
         Command::Migrations { action } => migrations::run(action),
         Command::Setup(flags) => setup::run(&flags),
