@@ -293,7 +293,7 @@ fn large_messages(protocol: Protocol) {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 (0..LARGE).for_each(|id| {
-                    send(protocol, stdin, &request(1000 + id as u64, method, &params))
+                    send(protocol, stdin, &request(1000 + id as u64, method, &params));
                 });
             });
             (0..LARGE).for_each(|_| assert!(read(protocol, stdout, body), "the connection ended"));
@@ -402,7 +402,8 @@ mod memory {
             if now > held {
                 (held, grew) = (now, Instant::now());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            // poll: how much it holds, for at most 20 s.
+            std::thread::park_timeout(Duration::from_millis(20));
         }
         println!(
             "{{\"bench\":\"wrap_memory_unread\",\"value\":{:.1},\"unit\":\"MB\",\"floor\":{CAP:.1},\"target\":1.5,\"note\":\"most it held above idle while the client reads nothing and the server writes without end; floor: the cap\"}}",
