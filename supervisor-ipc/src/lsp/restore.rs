@@ -316,8 +316,14 @@ impl LspRelay {
         if release {
             self.release(out);
         }
+        // The client may have closed it meanwhile and opened it again, which the server was told at once.
+        let there = |key| {
+            let document = self.documents.get(key);
+            document.is_some_and(|document| document.open_in == Some(self.generation))
+        };
         if let Some(key) = trying
             && self.wants(&key)
+            && !there(&key)
         {
             self.open_now(&key, out);
         }
