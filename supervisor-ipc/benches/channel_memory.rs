@@ -10,6 +10,7 @@
 mod linux {
     use std::time::Duration;
 
+    use serde_json::Value;
     use supervisor_core::config::RecoveryConfig;
     use supervisor_core::message::IpcMessage;
     use supervisor_ipc::IpcMonitor;
@@ -24,7 +25,7 @@ mod linux {
     }
 
     /// Fills a channel that nobody serves until it refuses, and gives the messages and megabytes it took.
-    async fn fill(config: RecoveryConfig, payload: usize) -> (usize, f64) {
+    async fn fill(config: RecoveryConfig, payload: &Value) -> (usize, f64) {
         let monitor = IpcMonitor::with_config(config);
         let channel = monitor.register_channel("svc").await.unwrap();
         let before = resident();
@@ -33,7 +34,7 @@ mod linux {
             let message = IpcMessage {
                 id: Uuid::from_u128(receipts.len() as u128 + 1),
                 message_type: "t".into(),
-                payload: "x".repeat(payload).into(),
+                payload: payload.clone(),
                 timestamp: chrono::DateTime::UNIX_EPOCH,
                 retry_count: 0,
             };
@@ -48,25 +49,41 @@ mod linux {
         (receipts.len(), held)
     }
 
-    pub(super) async fn run() {
+    fn payload(name: &str) -> (&'static str, Value) {
+        match name {
+            "large" => ("8 KiB", "x".repeat(8192).into()),
+            "small" => ("128 B", "x".repeat(128).into()),
+            _ => ("three nested objects", serde_json::json!({"a": {"b": {"c": [1, 2, 3]}}})),
+        }
+    }
+
+    async fn measure(name: &str) {
         let config =
             RecoveryConfig { max_buffered_messages: 1_000_000, ..RecoveryConfig::default() };
         let cap = config.max_buffered_bytes.bytes() as f64 / 1e6;
-        // Small messages last: what they leave to the allocator would hide what the large ones take.
-        for (name, payload) in [("channel_memory_large", 8192), ("channel_memory_small", 128)] {
-            let (messages, held) = fill(config.clone(), payload).await;
-            println!(
-                r#"{{"bench":"{name}","value":{held:.2},"unit":"MB","floor":{cap:.2},"target":1.25,"note":"resident more with {messages} messages of {payload} B, receipts included, in a channel that takes no more; floor: its cap of bytes"}}"#
-            );
+        let (what, payload) = payload(name);
+        let (messages, held) = fill(config, &payload).await;
+        println!(
+            r#"{{"bench":"channel_memory_{name}","value":{held:.2},"unit":"MB","floor":{cap:.2},"target":1.25,"note":"resident more with {messages} messages of {what}, receipts included, in a channel that takes no more; floor: its cap of bytes"}}"#
+        );
+    }
+
+    pub(super) fn run() {
+        let mut arguments = std::env::args().skip(1);
+        if let (Some("measure"), Some(name)) = (arguments.next().as_deref(), arguments.next()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            return runtime.unwrap().block_on(measure(&name));
+        }
+        // Each in a process of its own: what one leaves to the allocator would hide what the next one takes.
+        for name in ["large", "objects", "small"] {
+            let program = std::env::current_exe().unwrap();
+            let status = std::process::Command::new(program).args(["measure", name]).status();
+            assert!(status.unwrap().success());
         }
     }
 }
 
 fn main() {
     #[cfg(target_os = "linux")]
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(linux::run());
+    linux::run();
 }

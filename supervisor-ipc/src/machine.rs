@@ -14,7 +14,7 @@ use supervisor_core::{Generation, Monotonic};
 
 pub use crate::message::SendOptions;
 pub(crate) use crate::message::{Accepted, Action, Event, Item, Limit, Refusal, Tally};
-use crate::message::{Incident, size};
+use crate::message::{Incident, held, size};
 use budget::RetryBudget;
 use life::Life;
 use link::Link;
@@ -135,6 +135,7 @@ impl Machine {
         if bytes as u64 > self.config.max_frame.bytes() {
             return Err(Refusal::TooLarge(bytes));
         }
+        let bytes = held(&message);
         self.supersede(options, actions);
         self.make_room(bytes, options.lane, actions)?;
         let deadline = now + options.ttl.unwrap_or(self.config.message_ttl);

@@ -13,7 +13,7 @@ use super::Task;
 use super::driving::Taken;
 use crate::durable::{self, Durable, NO_END, Place, STORES_MAX};
 use crate::machine::{Refusal, SendOptions};
-use crate::message::size;
+use crate::message::{held, size};
 use crate::receipt::{Acceptance, Receipt};
 
 /// Senders that may wait for room. At the bound the next ones are refused at once.
@@ -36,7 +36,7 @@ impl Task {
         place: Option<Place>,
     ) -> Taken {
         let policy = self.options.config.overflow;
-        let full = self.machine.full(size(&message), options.lane).is_some();
+        let full = self.machine.full(held(&message), options.lane).is_some();
         if options.durable {
             return match self.unstorable(&message, options) {
                 None => self.store(message, options, place),
@@ -68,7 +68,7 @@ impl Task {
     /// Lets senders in that wait for room, in their order, and refuses those whose time is over.
     pub(super) fn unblock(&mut self) {
         while let Some(front) = self.blocked.front() {
-            let full = self.machine.full(size(&front.message), front.options.lane).is_some();
+            let full = self.machine.full(held(&front.message), front.options.lane).is_some();
             if full && self.now() < front.until && self.machine.state != ChannelState::Closed {
                 return;
             }
@@ -171,7 +171,7 @@ impl Task {
         let id = message.id;
         let options = SendOptions { ttl: Some(options.ttl.unwrap_or(NO_END)), ..options };
         let behind = self.durable.as_ref().is_some_and(Durable::behind);
-        let full = self.machine.full(size(&message), options.lane).is_some();
+        let full = self.machine.full(held(&message), options.lane).is_some();
         if !behind && !full {
             let receipt = self.accept(message, options);
             if matches!(receipt.accepted(), Ok(Acceptance::Sent | Acceptance::Buffered)) {
@@ -207,7 +207,7 @@ impl Task {
             durable: true,
             ..SendOptions::default()
         };
-        if self.machine.full(size(&entry.message), options.lane).is_some() {
+        if self.machine.full(held(&entry.message), options.lane).is_some() {
             if let Some(durable) = &mut self.durable {
                 durable.leave(entry.sequence);
             }
