@@ -15,7 +15,7 @@ mod scenarios;
 fn config() -> RecoveryConfig {
     RecoveryConfig {
         max_buffered_messages: 20,
-        max_buffered_bytes: ByteSize(10_000),
+        max_buffered_bytes: ByteSize(16_000),
         max_in_flight: 4,
         max_attempts: 3,
         ..RecoveryConfig::default()
@@ -206,7 +206,7 @@ impl World {
         let config = &self.machine.config;
         assert!(self.machine.buffered() <= config.max_buffered_messages + control);
         // Control is not refused for want of bytes, but it is for want of places.
-        let most = config.max_buffered_bytes.bytes() + 600 * (20 + control as u64);
+        let most = config.max_buffered_bytes.bytes() + 850 * (20 + control as u64);
         assert!(self.machine.buffered_bytes as u64 <= most);
     }
 
