@@ -128,7 +128,8 @@ pub(crate) fn frames(input: &[u8]) -> u64 {
                 Ok(()) => written.into_iter().flatten().collect::<Vec<u8>>(),
                 Err(error) => panic!("what was read cannot be written: {error}"),
             };
-        assert_eq!(cut(kind, std::iter::once(written.as_slice())).0, [frame.clone()]);
+        let (again, _) = cut(kind, std::iter::once(written.as_slice()));
+        assert_eq!(again, std::slice::from_ref(frame));
     }
     hash(&(first % 3, whole.0.len().min(6), without_digits(whole.1)))
 }
