@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
+use super::walk::{Walk, key_name};
+
 /// Deepest nesting that is read.
 pub const MALFORMED_DEPTH: usize = 10_000;
 
@@ -269,142 +271,6 @@ impl<'m> Envelope<'m> {
     }
 }
 
-/// Gives the first member of this name of an object, as it stands in it, and looks at nothing behind it.
-pub(crate) fn member<'t>(object: &'t str, name: &str) -> Option<&'t str> {
-    let mut walk = Walk { bytes: object.as_bytes(), at: 0 };
-    walk.blanks();
-    walk.expect(b'{').ok()?;
-    loop {
-        walk.blanks();
-        let key = walk.string().ok()?;
-        walk.blanks();
-        walk.expect(b':').ok()?;
-        walk.blanks();
-        let value = walk.value().ok()?;
-        if key_name(&object[key]) == name {
-            return Some(&object[value]);
-        }
-        walk.blanks();
-        walk.expect(b',').ok()?;
-    }
-}
-
-/// The text of a JSON string; what cannot be read is an empty text, which is no name of anything.
-fn key_name(raw: &str) -> Cow<'_, str> {
-    if raw.contains('\\') {
-        return Cow::Owned(serde_json::from_str(raw).unwrap_or_default());
-    }
-    Cow::Borrowed(raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or_default())
-}
-
-/// Words without a quote after which the rest is searched by vectors, which find a far one sooner and a near one later.
-const QUIET: usize = 4;
-
-/// Finds the quote that ends a text. Only quotes are looked for: one that is part of the text has an odd number of
-/// backslashes before it.
-fn text_end(text: &[u8]) -> Option<usize> {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let ends = |at: usize| {
-        let escapes = text[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
-        escapes % 2 == 0
-    };
-    let (mut at, mut quiet) = (0, 0);
-    while let Some(word) = text[at..].first_chunk::<8>() {
-        let zero_where_quote = u64::from_le_bytes(*word) ^ (EACH * u64::from(b'"'));
-        // The lowest marked byte is a zero for certain; one above it may be marked for its neighbour's borrow.
-        let mut marks =
-            zero_where_quote.wrapping_sub(EACH) & !zero_where_quote & (EACH * u64::from(0x80_u8));
-        quiet = if marks == 0 { quiet + 1 } else { 0 };
-        while marks != 0 {
-            let found = at + (marks.trailing_zeros() / 8) as usize;
-            if text[found] == b'"' && ends(found) {
-                return Some(found);
-            }
-            marks &= marks - 1;
-        }
-        at += 8;
-        if quiet == QUIET {
-            at += memchr::memchr(b'"', &text[at..])?;
-            quiet = 0;
-        }
-    }
-    memchr::memchr_iter(b'"', &text[at..]).map(|found| at + found).find(|found| ends(*found))
-}
-
-struct Walk<'m> {
-    bytes: &'m [u8],
-    at: usize,
-}
-
-impl Walk<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
-            self.at += 1;
-        }
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
-        if self.peek() != Some(byte) {
-            return Err(Malformed::Object);
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    /// Walks over a string and gives its range, quotes included.
-    fn string(&mut self) -> Result<Range<usize>, Malformed> {
-        let start = self.at;
-        self.expect(b'"')?;
-        let inside = self.bytes.get(self.at..).unwrap_or_default();
-        self.at += text_end(inside).ok_or(Malformed::Object)? + 1;
-        Ok(start..self.at)
-    }
-
-    /// Walks over a value and gives its range.
-    fn value(&mut self) -> Result<Range<usize>, Malformed> {
-        let start = self.at;
-        match self.peek() {
-            Some(b'"') => return self.string(),
-            Some(b'{' | b'[') => self.nested()?,
-            Some(_) => {
-                while self.peek().is_some_and(|byte| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
-                }) {
-                    self.at += 1;
-                }
-            }
-            None => return Err(Malformed::Object),
-        }
-        if self.at == start { Err(Malformed::Object) } else { Ok(start..self.at) }
-    }
-
-    fn nested(&mut self) -> Result<(), Malformed> {
-        let mut depth = 0_usize;
-        loop {
-            match self.peek().ok_or(Malformed::Object)? {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
-                _ => {}
-            }
-            self.at += 1;
-            if depth == 0 {
-                return Ok(());
-            }
-            if depth > MALFORMED_DEPTH {
-                return Err(Malformed::Depth);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -423,42 +289,6 @@ mod tests {
         assert_eq!(envelope.params(), Some(r#"[ 1, "}\"" ]"#));
         let renamed = with_id(&Bytes::from_static(text), &Id::text("q\"x"));
         assert_eq!(renamed, std::str::from_utf8(text).unwrap().replace(": 7 ", ": \"q\\\"x\" "),);
-    }
-
-    #[test]
-    fn a_text_ends_at_its_first_quote_without_an_odd_number_of_backslashes() {
-        let slow = |text: &[u8]| {
-            let mut at = 0;
-            while at < text.len() {
-                match text[at] {
-                    b'"' => return Some(at),
-                    b'\\' => at += 2,
-                    _ => at += 1,
-                }
-            }
-            None
-        };
-        let mut random = fastrand::Rng::with_seed(7);
-        for length in 0..200 {
-            for alphabet in [br#""\x"#.as_slice(), br#""\!#xxxxxxxxxxxxxxx"#, b"xxx\\", b"\""] {
-                for _ in 0..40 {
-                    let text: Vec<u8> =
-                        (0..length).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
-                    assert_eq!(text_end(&text), slow(&text), "{}", text.escape_ascii());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_member_is_found_and_nothing_behind_it_is_looked_at() {
-        let text = r#" {"a":{"uri":1},"\u0062" : {"uri":"x"} , "c":[ broken"#;
-        assert_eq!(member(text, "b"), Some(r#"{"uri":"x"}"#));
-        assert_eq!(member(text, "uri"), None);
-        assert_eq!(member(text, "c"), None);
-        for other in ["", "[]", "{}", "7", "{\"a\"", "{\"a\":"] {
-            assert_eq!(member(other, "a"), None, "{other}");
-        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod envelope;
 mod frames;
 mod report;
+mod walk;
 mod write;
 
 use std::fmt;
@@ -15,10 +16,10 @@ use bytes::Bytes;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Generation, Monotonic};
 
-pub(crate) use envelope::member;
 pub use envelope::{Envelope, Id, MALFORMED_DEPTH, Malformed, Shape};
 pub use frames::Frames;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
+pub(crate) use walk::member;
 pub use write::{
     INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, failure, notification, request,
     success, with_id,
