@@ -53,13 +53,16 @@ impl SystemChild {
     /// Looks for what is outside the leader's group, the fast way: by its marks, or from its living parents.
     fn look_outside(&self) -> Vec<ProcessIdentity> {
         let group = self.leader.pid();
-        let marked = self.census.left(&self.key, group, self.born).pids;
-        let mut found: Vec<Entry> = marked.into_iter().filter_map(Entry::read).collect();
-        let mut parents: Vec<_> = found.iter().map(Entry::identity).collect();
-        if self.leader.try_wait().is_none() {
-            parents.push(self.identity.clone());
+        let left = self.census.left(&self.key, group, self.born);
+        let mut found: Vec<Entry> = left.pids.iter().copied().filter_map(Entry::read).collect();
+        // Asking each process for its children costs more than all the rest, and mostly nobody can be one.
+        if os::may_have_kin(&left) {
+            let mut parents: Vec<_> = found.iter().map(Entry::identity).collect();
+            if self.leader.try_wait().is_none() {
+                parents.push(self.identity.clone());
+            }
+            found.extend(descendants(parents));
         }
-        found.extend(descendants(parents));
         let mut seen = self.seen();
         for entry in found.iter().filter(|entry| entry.group != group && entry.is_alive()) {
             let identity = entry.identity();

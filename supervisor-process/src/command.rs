@@ -65,8 +65,12 @@ pub fn find_program(
     path: Option<&OsString>,
     working_dir: Option<&Path>,
 ) -> Result<PathBuf, SpawnError> {
-    let base =
-        working_dir.map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_path_buf);
+    let base = match working_dir {
+        Some(directory) => directory.to_path_buf(),
+        // Joined to what is absolute, it makes no difference.
+        None if Path::new(command).is_absolute() => PathBuf::new(),
+        None => std::env::current_dir().unwrap_or_default(),
+    };
     if command.contains('/') || (cfg!(windows) && command.contains('\\')) {
         // The child resolves a relative program after it changed its directory; so do we.
         let mut missing = None;

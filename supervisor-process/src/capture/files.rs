@@ -96,7 +96,8 @@ impl LogFiles {
             return;
         }
         (self.file_max, self.files, self.open) = (file_max, files, None);
-        if self.nowhere {
+        // A service that never wrote has no directory, and so no files that could be too many.
+        if self.nowhere || fs::metadata(&self.directory).is_err() {
             return;
         }
         for n in 0.. {

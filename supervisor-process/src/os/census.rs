@@ -6,15 +6,14 @@
 //! millisecond, and that look stands between a crash and the restart.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, test_kill_process};
 
 use super::children::{self, ByPid, PidSet};
+use super::counter::{Counter, Moment};
 use super::proc_fs::{Asked, Entry, ask, pids};
 use super::unix::{Marking, marking_in};
 use crate::scan::SetKey;
@@ -28,17 +27,10 @@ const ASK_MAX: usize = 1000;
 const SETTLED: Duration = Duration::from_secs(2);
 /// Processes remembered; at the bound all are forgotten and learnt again.
 const REMEMBERED_MAX: usize = 16 * 1024;
-/// The least a new process or thread costs the kernel, well below what was ever measured (about 10 µs).
-const CREATION_MIN: Duration = Duration::from_micros(3);
+/// Ancestors followed of a process without marks.
+const GENERATIONS_MAX: usize = 64;
 /// Looks at a process that is just being replaced by another program and has no environment for that moment.
 const TRIES: usize = 20;
-
-/// A moment in the life of the system's counter of processes; see [`Census::moment`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment {
-    created: u64,
-    at: Instant,
-}
 
 /// Looks for what is left of sets.
 #[derive(Debug)]
@@ -67,12 +59,25 @@ struct Given {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
-    /// None of ours.
-    Stranger,
+    /// None of ours by its marks, and who its parent was when it was looked at.
+    Stranger { parent: u32 },
     /// Nobody any more.
     Nobody,
     /// A set: service and incarnation.
     Set(Box<str>, u64),
+}
+
+/// Tells whether something without marks may be a child of somebody in the set, so that they have to be asked.
+pub(crate) const fn may_have_kin(left: &Left) -> bool {
+    left.kin
+}
+
+/// The numbers that may be of a set: given out since its leader was started, no children of ours and nobody else's.
+#[derive(Debug)]
+struct Candidates {
+    pids: Vec<u32>,
+    /// The numbers gone through, if they were.
+    range: Option<Circle>,
 }
 
 /// What is left of a set, as far as it is not a child of ours.
@@ -81,6 +86,8 @@ pub(crate) struct Left {
     pub(crate) pids: Vec<u32>,
     /// Something could not be looked at, so the set counts as not empty.
     pub(crate) unsure: bool,
+    /// Something alive without marks may descend from the set by its living parents.
+    kin: bool,
 }
 
 impl Left {
@@ -134,14 +141,17 @@ impl Census {
 
 impl Known {
     fn left(&mut self, key: &SetKey, leader: u32, born: Moment, subreaper: bool) -> Left {
-        let Ok(candidates) = self.candidates(key, leader, born) else {
-            return Left { pids: Vec::new(), unsure: true };
+        let Ok(Candidates { pids, range }) = self.candidates(key, leader, born) else {
+            return Left { pids: Vec::new(), unsure: true, kin: true };
         };
-        let mut left = Left::default();
-        for pid in candidates {
-            match self.owners.get(&pid) {
-                Some(owner) if !owner.is(key) => continue,
-                _ => {}
+        let mut left = Left { kin: range.is_none(), ..Left::default() };
+        let mut strangers = Vec::new();
+        for pid in pids {
+            if !range.map_or_else(
+                || self.owners.get(&pid).is_none_or(|owner| owner.is(key)),
+                |range| self.is_undecided(pid, key, range),
+            ) {
+                continue;
             }
             match look(pid) {
                 Look::Gone => {
@@ -155,11 +165,15 @@ impl Known {
                 }
                 Look::Unsure => left.unsure = true,
                 Look::Alive(marking) => {
-                    let owner = marking
-                        .filter(|marking| marking.mark == *key.mark)
-                        .map_or(Owner::Stranger, |marking| {
-                            Owner::Set(marking.service.into(), marking.incarnation)
-                        });
+                    let marking = marking.filter(|marking| marking.mark == *key.mark);
+                    let owner = match marking {
+                        Some(marking) => Owner::Set(marking.service.into(), marking.incarnation),
+                        None => {
+                            let Some(entry) = Entry::read(pid) else { continue };
+                            strangers.push(entry.parent);
+                            Owner::Stranger { parent: entry.parent }
+                        }
+                    };
                     if owner.is(key) {
                         left.pids.push(pid);
                     }
@@ -169,39 +183,72 @@ impl Known {
                 }
             }
         }
+        // Only now, as one that was looked at later may be the parent of one looked at before.
+        let foreign =
+            |parent: &u32| range.is_some_and(|range| self.is_foreign(*parent, key, range));
+        left.kin |= !strangers.iter().all(foreign);
         left
     }
 
-    /// The numbers that may be of a set: given out since its leader was started, and no children of ours.
-    fn candidates(&mut self, key: &SetKey, leader: u32, born: Moment) -> io::Result<Vec<u32>> {
+    /// Tells whether a number has to be looked at, however often it was. Somebody whose descent is not known is: it may
+    /// have ended, and be nobody by now.
+    fn is_undecided(&self, pid: u32, key: &SetKey, range: Circle) -> bool {
+        match self.owners.get(&pid) {
+            None => true,
+            Some(Owner::Stranger { parent }) => !self.is_foreign(*parent, key, range),
+            Some(owner) => owner.is(key),
+        }
+    }
+
+    /// Tells whether what has this parent certainly descends from nobody in the set: whose child a process was born as
+    /// does not change, and one that lost its parent before it was looked at is found by its marks or not at all.
+    fn is_foreign(&self, mut parent: u32, key: &SetKey, range: Circle) -> bool {
+        for _ in 0..GENERATIONS_MAX {
+            if parent == range.after {
+                return false;
+            }
+            if !range.contains(parent) {
+                return true;
+            }
+            match self.owners.get(&parent) {
+                Some(Owner::Stranger { parent: next }) => parent = *next,
+                Some(owner @ Owner::Set(..)) => return !owner.is(key),
+                // The leader of another set; what else is not known may be anybody.
+                Some(Owner::Nobody) | None => return children::is_listed(parent),
+            }
+        }
+        false
+    }
+
+    fn candidates(&mut self, key: &SetKey, leader: u32, born: Moment) -> io::Result<Candidates> {
+        let all = |pids| Candidates { pids, range: None };
+        let since = self.owners_since;
         let range = self.counter.as_mut().and_then(|counter| {
             let last = counter.last()?;
-            Some((counter.now()?, last, counter.pid_max))
+            let (forget, too_old) = (counter.is_half_round(since)?, counter.is_half_round(born)?);
+            Some((forget, too_old, last, counter.pid_max))
         });
-        let Some((now, last, pid_max)) = range else {
+        let Some((forget, too_old, last, pid_max)) = range else {
             self.owners.clear();
-            return Ok(children::without(pids()?));
+            return Ok(all(children::without(pids()?)));
         };
-        // Once round the circle a number may be another process's; half of it leaves room for numbers in use.
-        let half = u64::from(pid_max) / 2;
-        if now.saturating_sub(self.owners_since.created) >= half
-            || self.owners.len() >= REMEMBERED_MAX
-        {
+        if forget || self.owners.len() >= REMEMBERED_MAX {
             self.owners.clear();
             self.owners_since = Moment::of(self.counter.as_ref());
         }
-        if now.saturating_sub(born.created) >= half {
-            return Ok(children::without(pids()?));
+        if too_old {
+            return Ok(all(children::without(pids()?)));
         }
         let range = Circle { after: leader, last, end: pid_max };
         if range.len() > RANGE_MAX {
-            return Ok(children::without(pids()?.filter(|pid| range.contains(*pid))));
+            return Ok(all(children::without(pids()?.filter(|pid| range.contains(*pid)))));
         }
         let settled =
             self.settled(last).filter(|given| given.at > born.at && range.contains(given.pid));
         let settled = settled.map(|given| Circle { last: given.pid, ..range });
-        let others = |pid: &u32| self.owners.get(pid).is_some_and(|owner| !owner.is(key));
-        let mut asked = children::without(range.iter().filter(|pid| !others(pid)));
+        let undecided = |pid: &u32| self.is_undecided(*pid, key, range);
+        let open: Vec<u32> = range.iter().filter(undecided).collect();
+        let mut asked = children::without(open.into_iter());
         let listed: Option<PidSet> =
             if asked.len() > ASK_MAX { Some(pids()?.collect()) } else { None };
         asked.retain(|pid| {
@@ -211,7 +258,7 @@ impl Known {
             }
             exists
         });
-        Ok(asked)
+        Ok(Candidates { pids: asked, range: Some(range) })
     }
 
     /// Gives a number that was given out long enough ago, if one is known.
@@ -226,17 +273,10 @@ impl Known {
     }
 }
 
-impl Moment {
-    /// The last one that is certainly not after now.
-    fn of(counter: Option<&Counter>) -> Self {
-        Self { created: counter.map_or(0, |counter| counter.created), at: Instant::now() }
-    }
-}
-
 impl Owner {
     fn is(&self, key: &SetKey) -> bool {
         match self {
-            Self::Stranger | Self::Nobody => false,
+            Self::Stranger { .. } | Self::Nobody => false,
             Self::Set(service, incarnation) => {
                 **service == *key.service.as_str() && *incarnation == key.incarnation.get()
             }
@@ -319,115 +359,6 @@ impl Circle {
     }
 }
 
-/// The kernel's counter of processes and threads, read through files kept open: it is asked when there may be no
-/// descriptor left.
-#[derive(Debug)]
-struct Counter {
-    load: File,
-    stat: File,
-    max: File,
-    text: Vec<u8>,
-    pid_max: u32,
-    /// Created since boot, as of `read_at`.
-    created: u64,
-    read_at: Instant,
-    processors: u64,
-}
-
-impl Counter {
-    fn open() -> Option<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        // The processors this process may use can be fewer than there are; so the most there can be is taken.
-        let processors = std::fs::read_to_string("/sys/devices/system/cpu/possible")
-            .ok()
-            .and_then(|text| text.trim().rsplit(['-', ',']).next()?.parse::<usize>().ok())
-            .map_or(processors, |last| processors.max(last + 1));
-        let mut counter = Self {
-            load: File::open("/proc/loadavg").ok()?,
-            stat: File::open("/proc/stat").ok()?,
-            max: File::open("/proc/sys/kernel/pid_max").ok()?,
-            text: Vec::new(),
-            pid_max: 0,
-            created: 0,
-            read_at: Instant::now(),
-            processors: processors as u64,
-        };
-        counter.read()?;
-        Some(counter)
-    }
-
-    /// Gives a number no smaller than that of the processes and threads created by now.
-    fn now(&mut self) -> Option<u64> {
-        let elapsed = self.read_at.elapsed().as_nanos() / CREATION_MIN.as_nanos();
-        let at_most = u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_mul(self.processors);
-        if at_most < u64::from(self.pid_max) / 8 {
-            return Some(self.created + at_most);
-        }
-        self.read()?;
-        Some(self.created)
-    }
-
-    fn read(&mut self) -> Option<()> {
-        let read_at = Instant::now();
-        self.pid_max = again(&self.max, &mut self.text)?.trim().parse().ok()?;
-        let text = again(&self.stat, &mut self.text)?;
-        let line = text.lines().rev().find_map(|line| line.strip_prefix("processes "))?;
-        self.created = line.trim().parse().ok()?;
-        self.read_at = read_at;
-        Some(())
-    }
-
-    /// The number given out last.
-    fn last(&mut self) -> Option<u32> {
-        let text = again(&self.load, &mut self.text)?;
-        text.split_ascii_whitespace().next_back()?.parse().ok()
-    }
-}
-
-/// Reads a file of `/proc` from its beginning, into a buffer that is kept.
-fn again<'a>(file: &File, buffer: &'a mut Vec<u8>) -> Option<&'a str> {
-    buffer.resize(buffer.capacity().max(4096), 0);
-    loop {
-        // The kernel writes these files anew for each read from the start, and whole if there is room.
-        match file.read_at(buffer, 0) {
-            Ok(read) if read < buffer.len() => {
-                buffer.truncate(read);
-                return std::str::from_utf8(buffer).ok();
-            }
-            Ok(_) => buffer.resize(buffer.len() * 4, 0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_numbers_given_out_since_are_found_across_the_end_of_the_circle() {
-        let straight = Circle { after: 10, last: 13, end: 100 };
-        assert_eq!(straight.iter().collect::<Vec<_>>(), [11, 12, 13]);
-        let across = Circle { after: 97, last: 2, end: 100 };
-        assert_eq!(across.iter().collect::<Vec<_>>(), [98, 99, 1, 2]);
-        for circle in [straight, across, Circle { after: 99, last: 1, end: 100 }] {
-            assert_eq!(circle.len(), circle.iter().count() as u64);
-            assert!((1..100).all(|pid| circle.contains(pid) == circle.iter().any(|p| p == pid)));
-        }
-        assert_eq!(Circle { after: 5, last: 5, end: 100 }.len(), 0);
-    }
-
-    #[test]
-    fn the_counter_counts_every_process_and_names_the_last_number() {
-        let mut counter = Counter::open().unwrap();
-        counter.read().unwrap();
-        let before = counter.created;
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        counter.read().unwrap();
-        assert!(counter.created > before);
-        assert!(counter.now().unwrap() >= counter.created);
-        assert!(counter.last().unwrap() > 0);
-        child.wait().unwrap();
-    }
-}
+#[path = "census_tests.rs"]
+mod tests;

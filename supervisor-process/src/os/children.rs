@@ -61,6 +61,12 @@ pub(super) fn listed<T, E>(
     Ok((child, Listed(pid)))
 }
 
+/// Tells whether this is a child that we started and have not let go of.
+#[cfg(target_os = "linux")]
+pub(super) fn is_listed(pid: u32) -> bool {
+    list().contains(&pid)
+}
+
 /// Leaves out what we started, and ourselves.
 pub(super) fn without(pids: impl Iterator<Item = u32>) -> Vec<u32> {
     let (list, me) = (list(), std::process::id());

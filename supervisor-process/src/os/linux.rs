@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -57,19 +57,28 @@ impl Leader {
     /// Waits for the end. Any number of callers, in any order, cancelled or not, get the same answer.
     pub(crate) async fn wait(&self) -> ExitStatus {
         loop {
+            if let Some(status) = *self.ended() {
+                return status;
+            }
+            // Asked only once the kernel has told that there is an answer: whoever waits begins to wait again and again.
+            let told = self.pidfd.readable().await;
             if let Some(status) = self.try_wait() {
                 return status;
             }
             // An error means that the runtime is going away; nobody is left to tell.
-            if self.pidfd.readable().await.is_err() {
+            if told.is_err() {
                 return ExitStatus::Unknown;
             }
         }
     }
 
+    fn ended(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reaps the leader if it has ended. One lock around asking and noting, so nobody sees it reaped and not noted.
     pub(crate) fn try_wait(&self) -> Option<ExitStatus> {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.ended();
         if ended.is_none() {
             use std::os::fd::AsFd;
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;

@@ -8,6 +8,8 @@ mod census;
 #[cfg(unix)]
 mod children;
 #[cfg(target_os = "linux")]
+mod counter;
+#[cfg(target_os = "linux")]
 mod events;
 #[cfg(target_os = "linux")]
 mod exit_info;
@@ -45,13 +47,15 @@ mod unix;
 mod windows;
 
 #[cfg(target_os = "linux")]
-pub(crate) use census::{Census, Moment};
+pub(crate) use census::{Census, may_have_kin};
+#[cfg(target_os = "linux")]
+pub(crate) use counter::Moment;
 #[cfg(target_os = "linux")]
 use events::Events;
 #[cfg(target_os = "linux")]
 pub(crate) use exit_info::Bystander;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use late::{identity_of_started, limit_started, set_limits};
+pub(crate) use late::{identity_of_started, limit_started, may_have_kin, set_limits};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "macos")]
@@ -78,14 +82,19 @@ pub(crate) use unix::{executable, is_too_large, rlimits, spawn_error_kind, spell
 #[cfg(windows)]
 pub(crate) use windows::*;
 
-/// Where limits and rank can be set only once there is a process.
+/// Where limits and rank can be set only once there is a process, and nobody is known not to descend from another.
 #[cfg(not(target_os = "linux"))]
 mod late {
     use supervisor_core::ProcessIdentity;
     use supervisor_core::config::ResourceLimits;
 
-    use super::{Command, Started, identity_of, importance, limit};
+    use super::{Command, Left, Started, identity_of, importance, limit};
     use crate::importance::Refusals;
+
+    /// Everybody in the set has to be asked for children.
+    pub(crate) const fn may_have_kin(_left: &Left) -> bool {
+        true
+    }
 
     /// Leaves it to [`limit_started`].
     pub(crate) const fn set_limits(_command: &mut Command, _limits: &ResourceLimits) {}

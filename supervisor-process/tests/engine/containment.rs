@@ -39,6 +39,25 @@ async fn a_daemon_that_outlives_its_leader_is_ended_before_the_next_run_and_neve
     world.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_group_session_and_environment_is_ended_as_long_as_its_parent_lives() {
+    let world = World::new();
+    // It ignores the signal, so only a kill of its own ends it; the one that only has no marks obeys.
+    let script = "env -i setsid sh -c 'trap \"\" TERM; echo $$ > deaf; while :; do sleep 1; done' &
+        env -i setsid sh -c 'echo $$ > obeys; while :; do sleep 1; done' &
+        trap '' TERM; wait; wait";
+    let mut spec = world.sh("svc", script);
+    spec.shutdown_timeout = Duration::from_millis(300);
+    let id = world.up(spec).await;
+    let (deaf, obeys) = (world.pid_in("deaf").await, world.pid_in("obeys").await);
+    let others = world.up(world.sh("others", "sleep 1000")).await;
+    world.engine.stop(&others).await.unwrap();
+    assert!(is_alive(deaf) && is_alive(obeys), "another service's stop is none of theirs");
+    world.engine.stop(&id).await.unwrap();
+    eventually("both ended", || (!is_alive(deaf) && !is_alive(obeys)).then_some(())).await;
+    world.finish().await;
+}
+
 /// A frozen control group: what is in it survives SIGKILL until it is thawed.
 struct Freezer(std::path::PathBuf);
 
