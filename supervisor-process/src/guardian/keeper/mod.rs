@@ -164,7 +164,7 @@ impl Keeper {
             next_peer: 0,
             sets: BTreeMap::new(),
             next_set: 1,
-            orphans: Orphans::default(),
+            orphans: Orphans::new(),
             ended: Vec::new(),
             family_changed: false,
             signals: Vec::new(),
