@@ -15,6 +15,8 @@ use supervisor_core::{Incarnation, ServiceId};
 const FILE: &str = "guardian.exits";
 /// Size at which the file is cut down to its newest records.
 const BYTES_MAX: u64 = 256 * 1024;
+/// Bytes of it that are looked at: more than it can become, so that a file somebody put there costs no memory.
+const READ_MAX: u64 = 2 * BYTES_MAX;
 /// Records kept then.
 const KEPT: usize = 1000;
 
@@ -79,25 +81,40 @@ fn checksum(bytes: &[u8]) -> u32 {
 
 /// Reads the records of a state directory, oldest first, and how many bytes they took; none if there is no file.
 ///
+/// A file that somebody made larger than it can become is read from its end.
+///
 /// # Errors
 /// What the system said.
 pub(super) fn read(state_dir: &Path) -> io::Result<(Vec<ExitRecord>, u64)> {
-    let bytes = match fs::read(state_dir.join(FILE)) {
-        Ok(bytes) => bytes,
+    let mut file = match File::open(state_dir.join(FILE)) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(error) => return Err(error),
     };
+    let (start, bytes) = newest(&mut file, 0)?;
     // A last line without its end is still being written, or was torn; either way it is not counted as read.
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let text = String::from_utf8_lossy(&bytes[..whole]);
-    Ok((text.lines().filter_map(ExitRecord::parse).collect(), whole as u64))
+    Ok((text.lines().filter_map(ExitRecord::parse).collect(), start + whole as u64))
+}
+
+/// Gives what a file holds from `from` on, or its last bytes if that is more than is read at once, and where it begins.
+fn newest(file: &mut File, from: u64) -> io::Result<(u64, Vec<u8>)> {
+    let start = from.max(file.metadata()?.len().saturating_sub(READ_MAX));
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    // What is added meanwhile is left for the next time.
+    file.take(READ_MAX).read_to_end(&mut bytes)?;
+    Ok((start, bytes))
 }
 
 /// The file as its one writer has it.
 #[derive(Debug)]
 pub(super) struct ExitFile {
-    file: File,
     path: PathBuf,
+    file: File,
+    /// Bytes cut off its beginning since something was forgotten at a reader's word, who may count from before that.
+    cut: u64,
 }
 
 impl ExitFile {
@@ -107,11 +124,7 @@ impl ExitFile {
     /// What the system said.
     pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(FILE);
-        let mut options = OpenOptions::new();
-        options.create(true).read(true).append(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path)?;
+        let mut file = options().open(&path)?;
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(0))? > 0 {
             file.seek(SeekFrom::End(-1))?;
@@ -120,7 +133,7 @@ impl ExitFile {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
-        Ok(Self { file, path })
+        Ok(Self { path, file, cut: 0 })
     }
 
     /// Adds a record.
@@ -142,36 +155,57 @@ impl ExitFile {
         self.file.sync_data()
     }
 
-    /// Forgets the first `upto` bytes.
+    /// Forgets the first `upto` bytes, as a reader counted them.
     ///
     /// # Errors
-    /// What the system said.
+    /// What the system said; nothing is forgotten then.
     pub(super) fn forget(&mut self, upto: u64) -> io::Result<()> {
-        let bytes = self.bytes()?;
-        let rest = bytes.get(usize::try_from(upto).unwrap_or(usize::MAX)..).unwrap_or_default();
-        self.replace(rest)
+        // What was cut before it was read is kept for once more, rather than what was not read forgotten.
+        let (_, rest) = newest(&mut self.file, upto.saturating_sub(self.cut))?;
+        self.replace(&rest)?;
+        self.cut = 0;
+        Ok(())
     }
 
     fn keep_newest(&mut self) -> io::Result<()> {
-        let bytes = self.bytes()?;
+        let (start, bytes) = newest(&mut self.file, 0)?;
         let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
         let rest = lines[lines.len().saturating_sub(KEPT)..].concat();
-        self.replace(&rest)
+        self.replace(&rest)?;
+        self.cut = self.cut.saturating_add(start + (bytes.len() - rest.len()) as u64);
+        Ok(())
     }
 
-    fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.file.rewind()?;
-        self.file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// In place: a reader in between sees fewer lines or a torn one, and only the owner of the state directory reads.
+    /// In place: a file that is open is not replaced on every Windows, nor cut through a handle that adds to it.
+    #[cfg(windows)]
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // On Windows a file that is open to be added to cannot be cut.
         File::options().write(true).open(&self.path)?.set_len(0)?;
         self.file.write_all(bytes)
     }
+
+    /// By a new file in its place, so that no record is lost whenever this process is killed.
+    #[cfg(not(windows))]
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let part = self.path.with_extension("exits.part");
+        match fs::remove_file(&part) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut file = options().open(&part)?;
+        file.write_all(bytes)?;
+        fs::rename(&part, &self.path)?;
+        self.file = file;
+        Ok(())
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).read(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 #[cfg(test)]
@@ -246,5 +280,49 @@ mod tests {
         let (records, bytes) = read(dir.path()).unwrap();
         assert!(bytes < BYTES_MAX + 200, "{bytes}");
         assert_eq!(records.last().unwrap().incarnation, Incarnation(7999));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_huge_file_costs_no_memory_and_its_newest_records_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let huge = File::create(dir.path().join(FILE)).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        let mut file = ExitFile::open(dir.path()).unwrap();
+        file.file.write_all(record(1, ExitStatus::Code(4)).line().as_bytes()).unwrap();
+        let (records, upto) = read(dir.path()).unwrap();
+        assert_eq!(records, [record(1, ExitStatus::Code(4))]);
+        file.add(&record(2, ExitStatus::Code(5))).unwrap();
+        assert!(fs::metadata(dir.path().join(FILE)).unwrap().len() < READ_MAX + 200, "cut down");
+        file.forget(upto).unwrap();
+        let left = read(dir.path()).unwrap().0;
+        assert!(left.contains(&record(2, ExitStatus::Code(5))), "it was not read: {left:?}");
+    }
+
+    #[test]
+    fn what_was_not_read_is_not_forgotten_although_the_file_was_cut_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = ExitFile::open(dir.path()).unwrap();
+        let mut n = 0;
+        while file.file.metadata().unwrap().len() <= BYTES_MAX {
+            n += 1;
+            file.add(&record(n, ExitStatus::Code(0))).unwrap();
+        }
+        let upto = read(dir.path()).unwrap().1;
+        file.add(&record(n + 1, ExitStatus::Code(0))).unwrap();
+        assert!(file.cut > 0, "it was cut");
+        file.forget(upto).unwrap();
+        assert_eq!(read(dir.path()).unwrap().0, [record(n + 1, ExitStatus::Code(0))]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replacement_that_fails_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = ExitFile::open(dir.path()).unwrap();
+        file.add(&record(1, ExitStatus::Code(0))).unwrap();
+        fs::create_dir(dir.path().join("guardian.exits.part")).unwrap();
+        assert!(file.forget(10_000).is_err());
+        assert_eq!(read(dir.path()).unwrap().0, [record(1, ExitStatus::Code(0))]);
     }
 }
