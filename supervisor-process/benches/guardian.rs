@@ -65,6 +65,12 @@ fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
+/// A directory that is this user's alone, as a state directory must be.
+fn own_dir() -> tempfile::TempDir {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+}
+
 async fn open(directory: &Path) -> GuardianSpawner {
     let mark = format!("bench-{}", directory.display());
     GuardianSpawner::open(directory, mark, directory.join("logs"), GuardianProgram::Itself)
@@ -190,7 +196,7 @@ fn host(directory: &Path, mebibytes: usize) {
 
 /// p50 and p99 through the guardian, then of the floor.
 fn from_a_host_of(mebibytes: usize) -> Option<[f64; 4]> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = own_dir();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg(HOST).arg(directory.path()).arg(mebibytes.to_string());
     let output = command.stderr(Stdio::inherit()).output().unwrap();
@@ -284,7 +290,7 @@ fn main() {
         }
         _ => {}
     }
-    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, second) = (own_dir(), own_dir());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut floor = floor(first.path());
     let mut taken = runtime.block_on(through_the_guardian(first.path()));

@@ -159,11 +159,15 @@ impl Pinned {
         (found == *identity && !found.boot_id.is_empty()).then_some(Self(pidfd))
     }
 
-    /// Reaps it if it has ended and is our child; tells whether there is nothing left to wait for.
+    /// Reaps it if it has ended and is our child; tells whether it has ended, whoever's child it is.
     pub(crate) fn reap(&self) -> bool {
         use std::os::fd::AsFd;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        !matches!(rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), options), Ok(None))
+        match rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), options) {
+            Ok(ended) => ended.is_some(),
+            // Not our child, or somebody in this process reaped it.
+            Err(_) => is_gone(&self.0),
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -16,10 +16,17 @@ const END: &str = "GUARDIAN_TEST_END";
 /// The services: lines of `policy id script`.
 const SERVICES: &str = "GUARDIAN_TEST_SERVICES";
 
+/// Set, the host is a sub-reaper, and a library in it waits for any child.
+const REAPS: &str = "GUARDIAN_TEST_REAPS";
+/// Set, this program is a sub-reaper above a host.
+const ABOVE: &str = "GUARDIAN_TEST_ABOVE";
+
 /// A host that was started, and what it said when everything ran.
 pub(crate) struct Host {
     pub(crate) process: Child,
     pub(crate) guardian: u32,
+    /// The host itself; what was started may be something above it.
+    pub(crate) pid: u32,
     /// The leaders, in the order of the services.
     pub(crate) leaders: Vec<u32>,
 }
@@ -28,6 +35,16 @@ impl Host {
     /// Starts a host with these services and waits until they run.
     pub(crate) async fn start(
         den: &Den,
+        end: &str,
+        services: &[(HostDeathPolicy, &str, &str)],
+    ) -> Self {
+        Self::start_in(den, Place::Alone, end, services).await
+    }
+
+    /// Starts a host in this place and waits until its services run.
+    pub(crate) async fn start_in(
+        den: &Den,
+        place: Place<'_>,
         end: &str,
         services: &[(HostDeathPolicy, &str, &str)],
     ) -> Self {
@@ -40,7 +57,22 @@ impl Host {
             .collect();
         let ready = den.path().join("ready");
         drop(std::fs::remove_file(&ready));
-        let process = again("host::a_process_that_was_asked_to_is_a_host")
+        let mut command = again(HOST);
+        match place {
+            Place::Alone => {}
+            Place::Within(wrapper) => {
+                let mut wrapped = Command::new(wrapper[0]);
+                wrapped.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+                wrapped.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                command = wrapped;
+            }
+            Place::Reaping => drop(command.env(REAPS, "1")),
+            Place::BelowAReaper => {
+                command = again("host::a_process_that_was_asked_to_is_above_a_host");
+                command.env(ABOVE, "1");
+            }
+        }
+        let process = command
             .env(DIR, den.path())
             .env(END, end)
             .env(SERVICES, lines.join("\n"))
@@ -48,7 +80,7 @@ impl Host {
             .unwrap();
         let said: Vec<u32> =
             words_in(&ready).await.iter().map(|word| word.parse().unwrap()).collect();
-        Self { process, guardian: said[0], leaders: said[1..].to_vec() }
+        Self { process, guardian: said[0], pid: said[1], leaders: said[2..].to_vec() }
     }
 
     pub(crate) fn kill(&mut self) {
@@ -61,6 +93,46 @@ impl Drop for Host {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
+    }
+}
+
+/// Where a host runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Alone,
+    /// Executed by this command line, which must become it.
+    Within(&'a [&'a str]),
+    /// It is a sub-reaper itself, and something in it reaps every child.
+    Reaping,
+    /// Below a process that is one and does.
+    BelowAReaper,
+}
+
+const HOST: &str = "host::a_process_that_was_asked_to_is_a_host";
+
+/// Becomes a sub-reaper, and reaps whatever ends from now on, as a library might that knows of no other.
+fn reap_everything() {
+    use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
+    set_child_subreaper(Some(getpid())).unwrap();
+    drop(std::thread::spawn(|| {
+        loop {
+            if wait(WaitOptions::empty()).is_err() {
+                // poll: there is no child yet, or none any more; for as long as this process lives.
+                std::thread::park_timeout(std::time::Duration::from_millis(1));
+            }
+        }
+    }));
+}
+
+#[test]
+fn a_process_that_was_asked_to_is_above_a_host() {
+    if std::env::var_os(ABOVE).is_none() {
+        return;
+    }
+    reap_everything();
+    drop(again(HOST).env_remove(ABOVE).spawn().unwrap());
+    loop {
+        std::thread::park();
     }
 }
 
@@ -82,6 +154,9 @@ pub(crate) fn publish(path: &Path, text: &str) {
 #[test]
 fn a_process_that_was_asked_to_is_a_host() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    if std::env::var_os(REAPS).is_some() {
+        reap_everything();
+    }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (spawner, children) = runtime.block_on(async {
         let spawner = open(&dir).await.unwrap();
@@ -105,7 +180,17 @@ fn a_process_that_was_asked_to_is_a_host() {
             }
         });
     }
-    publish(&dir.join("ready"), &format!("{} {}\n", guardian_of(&spawner), pids.join(" ")));
+    let (guardian, own) = (guardian_of(&spawner), std::process::id());
+    publish(&dir.join("ready"), &format!("{guardian} {own} {}\n", pids.join(" ")));
+    if end == "codes" {
+        let mut codes = Vec::new();
+        for child in &children {
+            let status = runtime.block_on(child.wait());
+            let code = status.code().unwrap_or_else(|| 1000 + status.signal().unwrap_or(0));
+            codes.push(code.to_string());
+        }
+        publish(&dir.join("codes"), &format!("{}\n", codes.join(" ")));
+    }
     match end.as_str() {
         "panic" => panic!("asked for"),
         "abort" => std::process::abort(),

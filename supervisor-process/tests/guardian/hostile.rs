@@ -32,7 +32,7 @@ fn hello(oldest: u16, newest: u16) -> Vec<u8> {
 }
 
 /// What the guardian says until it hangs up.
-fn all_of(mut stream: UnixStream) -> Vec<u8> {
+pub(crate) fn all_of(mut stream: UnixStream) -> Vec<u8> {
     let mut said = Vec::new();
     // A reset is an end as well.
     drop(stream.read_to_end(&mut said));

@@ -16,3 +16,4 @@ mod outliving;
 mod random;
 mod running;
 mod support;
+mod surroundings;

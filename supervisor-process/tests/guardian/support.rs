@@ -22,7 +22,7 @@ pub(crate) struct Den {
 
 impl Den {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: own_dir() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -53,6 +53,12 @@ impl Den {
         })
         .await;
     }
+}
+
+/// A directory that is this user's alone, whatever the mask of file modes.
+fn own_dir() -> TempDir {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
 }
 
 pub(crate) fn mark(dir: &Path) -> String {
@@ -161,4 +167,21 @@ pub(crate) async fn words_in(path: &Path) -> Vec<String> {
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it took too long")
+}
+
+/// A process that is none of a guardian's; ended with the test, however that ends.
+pub(crate) struct Stranger(pub(crate) std::process::Child);
+
+impl Stranger {
+    pub(crate) fn start(command: &mut std::process::Command) -> Self {
+        let null = std::process::Stdio::null;
+        Self(command.stdin(null()).stdout(null()).stderr(null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }

@@ -14,7 +14,9 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-use super::super::protocol::{GREETING_MAX, Hello, Refusal, Welcome};
+use super::super::protocol::{
+    GREETING_MAX, Hello, Refusal, VERSION_MAX, VERSION_MIN, Welcome, build,
+};
 use super::super::wire::Incoming;
 use super::super::{ARGUMENT, GuardianProgram, LOCK, SOCKET, armed};
 use super::link::Guardian;
@@ -28,6 +30,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 const GREETING: Duration = Duration::from_secs(3);
 /// Starts in a row that come to nothing before it is given up: the program is none that can be a guardian.
 const STARTS_MAX: u32 = 3;
+/// How long the host before this one may take to be gone: it may be sending what it asked last, or the end of a killed
+/// one may be held up by a program it was starting.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// Longest pause between two questions whether it is.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(200);
 /// Pause before looking again at a guardian that is starting or leaving.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -97,6 +104,8 @@ enum Greeted {
     Gone,
     /// It does not answer.
     Mute,
+    /// Another host is connected to it, or its end was not noticed yet.
+    Owned(String),
 }
 
 /// Finds the guardian of a state directory or starts one, and greets it.
@@ -106,8 +115,10 @@ enum Greeted {
 pub(super) async fn find_or_start(place: &Place) -> Result<Connected, ProcessError> {
     let dir = File::open(&place.state_dir)
         .map_err(|error| failed("opening the state directory for the guardian", error))?;
+    check_directory(&dir, place)?;
     let deadline = Instant::now() + LIMIT;
     let (mut mute, mut starts) = (0, 0);
+    let (mut owned_until, mut pause) = (None, LOOK);
     while Instant::now() < deadline && starts < STARTS_MAX {
         let (socket, started) = match os::connect(&dir, SOCKET) {
             Ok(socket) => {
@@ -140,12 +151,28 @@ pub(super) async fn find_or_start(place: &Place) -> Result<Connected, ProcessErr
                 mute += 1;
                 wake_or_kill(&place.state_dir, mute);
             }
+            Greeted::Owned(text) => {
+                let until = *owned_until.get_or_insert_with(|| Instant::now() + HAND_OVER);
+                if Instant::now() >= until {
+                    return Err(refused(text));
+                }
+                // poll: the host before is leaving; HAND_OVER bounds it.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(HAND_OVER_LOOK);
+            }
         }
     }
     Err(refused(format!(
         "none answers in {}; its guardian.log may say why, and whoever holds its {LOCK} is in the way",
         place.state_dir.display()
     )))
+}
+
+/// Whoever else may write where the guardian's socket is could put another in its place.
+fn check_directory(dir: &File, place: &Place) -> Result<(), ProcessError> {
+    os::own_directory(dir).map_err(|reason| {
+        refused(format!("the state directory {} is refused: {reason}", place.state_dir.display()))
+    })
 }
 
 fn into_stream(socket: OwnedFd) -> Result<UnixStream, ProcessError> {
@@ -174,6 +201,15 @@ async fn greet(stream: &UnixStream) -> Result<Greeted, ProcessError> {
         Ok(Ok(body)) => Welcome::decode(&body),
     };
     match answer {
+        Ok(Welcome::Accepted { build: theirs, version, .. })
+            if !(VERSION_MIN..=VERSION_MAX).contains(&version) =>
+        {
+            Err(refused(format!(
+                "the guardian {theirs} answers in version {version} of its protocol, {} speaks {VERSION_MIN} to \
+                 {VERSION_MAX}; end it, and try again",
+                build()
+            )))
+        }
         Ok(Welcome::Accepted { pid, start_time, build, version }) => {
             tracing::debug!(pid, build, version, "a guardian answers");
             let pinned = Guardian::pin(pid, start_time);
@@ -183,6 +219,7 @@ async fn greet(stream: &UnixStream) -> Result<Greeted, ProcessError> {
         Ok(Welcome::Refused { why: Refusal::Version, text }) => Err(refused(format!(
             "{text}; stop its services with the program that started them, or end it, and try again"
         ))),
+        Ok(Welcome::Refused { why: Refusal::Owned, text }) => Ok(Greeted::Owned(text)),
         Ok(Welcome::Refused { text, .. }) => Err(refused(text)),
         Err(malformed) => Err(refused(format!("what listens there is none: {malformed}"))),
     }

@@ -29,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 const LAST_CHANCE: Duration = Duration::from_secs(10);
 /// Bytes that may wait to be sent; a request beyond it is refused, for the guardian reads nothing.
 const OUTGOING_MAX: usize = 16 * 1024 * 1024;
+/// How long what was asked last may take to be sent when the connection is let go.
+const FLUSH: Duration = Duration::from_secs(1);
 /// Bytes read at a time.
 const READ_MAX: usize = 64 * 1024;
 
@@ -222,7 +224,11 @@ impl Link {
         loop {
             tokio::select! {
                 biased;
-                () = close.cancelled() => return,
+                () = close.cancelled() => {
+                    // Beyond it the guardian reads nothing, and its own rule for a lost host has to do.
+                    drop(tokio::time::timeout(FLUSH, self.sent()).await);
+                    return;
+                }
                 ready = self.stream.readable() => {
                     if ready.is_err() || !self.read(&mut incoming, &mut with) {
                         return;
@@ -235,8 +241,20 @@ impl Link {
         }
     }
 
+    /// Waits until everything that was asked is sent.
+    async fn sent(&self) {
+        while self.waits() && self.stream.writable().await.is_ok() {
+            self.flush(&mut locked(&self.outgoing));
+        }
+    }
+
+    /// Tells whether something that was asked is not sent yet.
+    pub(super) fn waits(&self) -> bool {
+        !locked(&self.outgoing).frames.is_empty()
+    }
+
     async fn room_to_send(&self) {
-        if locked(&self.outgoing).frames.is_empty() {
+        if !self.waits() {
             self.waits_to_send.notified().await;
         }
         if self.stream.writable().await.is_ok() {
@@ -371,5 +389,66 @@ impl Patience {
         };
         self.step = self.step.saturating_add(1);
         self.until = Instant::now() + wait;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn linked() -> (Arc<Link>, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let own = system::identity_of(std::process::id()).unwrap();
+        let guardian = Guardian::pin(own.pid, own.start_time).unwrap();
+        let watch = DropWatch::default();
+        (Link::new(UnixStream::from_std(ours).unwrap(), guardian, watch), theirs)
+    }
+
+    /// Asks for more than the socket takes, and gives how often.
+    fn ask_too_much(link: &Link) -> u32 {
+        let mut asked: u32 = 0;
+        while !link.waits() || !asked.is_multiple_of(1000) {
+            link.tell(&Request::Forget { set: asked });
+            asked += 1;
+        }
+        asked
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_last_is_sent_before_the_connection_is_let_go() {
+        let (link, mut theirs) = linked();
+        let asked = ask_too_much(&link);
+        let close = CancellationToken::new();
+        close.cancel();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            theirs.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        Arc::clone(&link).run(close).await;
+        assert!(link.lost.is_cancelled());
+        let mut incoming = Incoming::default();
+        incoming.push(&reading.await.unwrap());
+        let mut heard = Vec::new();
+        while let Some(body) = incoming.next(FRAME_MAX).unwrap() {
+            heard.push(Request::decode(body).unwrap().1);
+        }
+        assert_eq!(heard.len(), asked as usize);
+        assert_eq!(heard.last(), Some(&Request::Forget { set: asked - 1 }));
+    }
+
+    #[tokio::test]
+    async fn a_guardian_that_reads_nothing_is_let_go_all_the_same() {
+        let (link, theirs) = linked();
+        ask_too_much(&link);
+        let close = CancellationToken::new();
+        close.cancel();
+        let began = Instant::now();
+        Arc::clone(&link).run(close).await;
+        assert!(link.lost.is_cancelled() && began.elapsed() >= FLUSH);
+        drop(theirs);
     }
 }

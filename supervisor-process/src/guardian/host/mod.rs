@@ -101,7 +101,8 @@ impl GuardianSpawner {
     ///
     /// # Errors
     /// [`ProcessError::Os`] that says what is in the way: no program that can be a guardian, one of another version,
-    /// one that another host uses. A retry helps only if that changes.
+    /// one that another host still uses after two seconds, a directory that is not this user's alone. A retry helps only
+    /// if that changes.
     ///
     /// # Cancel safety
     /// Safe; a guardian that was started and not greeted ends by itself.
@@ -459,8 +460,10 @@ impl ProcessSpawner for GuardianSpawner {
 impl Drop for GuardianSpawner {
     fn drop(&mut self) {
         self.close.cancel();
-        // At once and not when the task comes to it: the next host must find that this one is gone.
-        if let Some(link) = self.known.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // At once and not when the task comes to it: the next host must find that this one is gone. What was asked and
+        // is not sent yet the task sends first, for a bounded time; the next host waits for that.
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(link) = known.filter(|link| !link.waits()) {
             link.hang_up();
         }
     }

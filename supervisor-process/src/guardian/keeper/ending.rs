@@ -11,6 +11,7 @@ use supervisor_core::exit::ExitStatus;
 
 use super::super::exits::ExitRecord;
 use super::super::protocol::{Left, Reply, RequestId, SetId};
+use super::requests::WAITING_MAX;
 use super::set::Set;
 use super::{Keeper, os};
 use crate::os::{Entry, Pinned, Snapshot};
@@ -152,10 +153,14 @@ impl Keeper {
         set.forget |= forget;
         let now = Instant::now();
         let kill = set.kill.get_or_insert_with(|| super::set::Kill::new(now));
-        if to != 0 {
+        let crowded = to != 0 && kill.asked.len() >= WAITING_MAX;
+        if to != 0 && !crowded {
             kill.asked.push((to, until));
         }
         kill.next_look = now;
+        if crowded {
+            return self.busy(to);
+        }
         if set.emptied {
             self.finish_kill(id);
         }

@@ -133,6 +133,7 @@ impl Keeper {
         umask: u32,
     ) -> io::Result<Option<Self>> {
         let dir = File::open(&state_dir)?;
+        os::own_directory(&dir).map_err(io::Error::other)?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let Some(lock) = Lock::take(options.open(state_dir.join(LOCK))?)? else {
@@ -209,7 +210,9 @@ impl Keeper {
     fn next_deadline(&self) -> Option<Instant> {
         let kills = self.sets.values().filter_map(|set| set.kill.as_ref());
         let looks = kills.map(|kill| kill.next_look);
-        let lists = self.lists.iter().map(|(_, by)| *by);
+        // One that does not read is not answered before it does.
+        let answered = self.lists.iter().filter(|_| !self.owner_is_full());
+        let lists = answered.map(|(_, by)| *by);
         looks.chain(lists).chain(self.peers.values().filter_map(|peer| peer.greet_by)).min()
     }
 

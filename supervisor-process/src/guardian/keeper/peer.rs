@@ -86,9 +86,11 @@ impl Peer {
 
     pub(super) fn say(&mut self, reply: &Reply, to: RequestId, with: Vec<OwnedFd>) {
         // Longer than a frame may be: only a list of thousands of sets with their last words could be, and those are
-        // left out of it by its maker.
-        if let Some(bytes) = reply.encode(to) {
-            self.queue(bytes, with);
+        // left out of it by its maker. Whoever waits for an answer gets one all the same.
+        let too_long = Reply::Done { errno: rustix::io::Errno::MSGSIZE.raw_os_error() };
+        match reply.encode(to).or_else(|| too_long.encode(to).filter(|_| to != 0)) {
+            Some(bytes) => self.queue(bytes, with),
+            None => drop(with),
         }
     }
 

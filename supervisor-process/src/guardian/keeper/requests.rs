@@ -10,6 +10,7 @@ use super::super::protocol::{
     Welcome, build, common,
 };
 use super::super::wire::Malformed;
+use super::peer::Peer;
 use super::start::{self, Started};
 use super::{Keeper, Kind, SETS_MAX, os, token};
 use crate::os::guardian::{Refused, Step};
@@ -17,6 +18,8 @@ use crate::os::guardian::{Refused, Step};
 /// Descriptors one set may need, and those kept for everything else.
 const DESCRIPTORS_PER_SET: u64 = 5;
 const DESCRIPTORS_KEPT: u64 = 32;
+/// Requests of one kind that may wait: for the list of sets, for the end of one set. One more is refused as busy.
+pub(super) const WAITING_MAX: usize = 64;
 /// Longest wait for what a kill does not end before the sets are named all the same.
 const LIST_LIMIT: Duration = Duration::from_secs(5);
 
@@ -98,7 +101,10 @@ impl Keeper {
                 let confirm = Duration::from_millis(confirm_ms.min(24 * 3600 * 1000));
                 self.kill(to, set, Instant::now() + confirm, forget);
             }
-            Request::List => self.lists.push((to, Instant::now() + LIST_LIMIT)),
+            Request::List if self.lists.len() < WAITING_MAX => {
+                self.lists.push((to, Instant::now() + LIST_LIMIT));
+            }
+            Request::List => self.busy(to),
             Request::Forget { set } => self.forget(set),
             Request::Attach { set } => self.attach(to, set),
             Request::Dropped => self.tell_dropped(to),
@@ -118,6 +124,16 @@ impl Keeper {
             counts.filter(|(_, dropped)| *dropped != DroppedOutput::default()).collect();
         dropped.dedup_by(|one, other| one.0 == other.0);
         self.reply(to, &Reply::Dropped(dropped));
+    }
+
+    /// Whether no more may be added that waits for the host to read.
+    pub(super) fn owner_is_full(&self) -> bool {
+        self.owner.and_then(|owner| self.peers.get(&owner)).is_some_and(Peer::is_full)
+    }
+
+    /// Too many wait already.
+    pub(super) fn busy(&mut self, to: RequestId) {
+        self.reply(to, &Reply::Done { errno: rustix::io::Errno::AGAIN.raw_os_error() });
     }
 
     fn reply(&mut self, to: RequestId, reply: &Reply) {
@@ -212,7 +228,7 @@ impl Keeper {
         let now = Instant::now();
         let dying = self.sets.values().any(dying);
         let due = |(_, by): &(RequestId, Instant)| !dying || now >= *by;
-        if !self.lists.iter().any(due) {
+        if self.owner_is_full() || !self.lists.iter().any(due) {
             return;
         }
         let mut held: Vec<Held> = Vec::new();
@@ -221,8 +237,10 @@ impl Keeper {
             set.told_emptied = set.emptied;
             held.push(set.held());
         }
-        for (to, _) in std::mem::take(&mut self.lists) {
-            self.reply(to, &Reply::Sets(held.clone()));
+        let named = super::set::named(held);
+        while !self.lists.is_empty() && !self.owner_is_full() {
+            let (to, _) = self.lists.remove(0);
+            self.reply(to, &named);
         }
     }
 }

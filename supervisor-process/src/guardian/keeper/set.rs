@@ -7,7 +7,7 @@ use supervisor_core::config::HostDeathPolicy;
 use supervisor_core::exit::{ExitStatus, LAST_LINES_MAX};
 use supervisor_core::{Incarnation, ServiceId};
 
-use super::super::protocol::{Exit, Held, RequestId, SetId};
+use super::super::protocol::{Exit, Held, Reply, RequestId, SetId};
 use super::output::Source;
 use crate::capture::Output;
 
@@ -93,5 +93,46 @@ impl Set {
     /// Whether anything of it may be alive.
     pub(super) const fn may_live(&self) -> bool {
         self.status.is_none() || !self.emptied
+    }
+}
+
+/// Names sets; their last words are left out where a frame does not hold them.
+pub(super) fn named(sets: Vec<Held>) -> Reply {
+    let whole = Reply::Sets(sets);
+    if whole.encode(0).is_some() {
+        return whole;
+    }
+    let Reply::Sets(mut sets) = whole else { return whole };
+    for exit in sets.iter_mut().filter_map(|held| held.exit.as_mut()) {
+        exit.lines.clear();
+    }
+    Reply::Sets(sets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_sets_as_there_may_be_are_named_in_one_frame_whatever_their_last_words() {
+        let lines = vec!["\u{1f600}".repeat(400); LAST_LINES_MAX];
+        let exit = Exit { status: ExitStatus::Signal(9), empty: true, lines };
+        let held = Held {
+            set: 1,
+            service: ServiceId::new("x".repeat(64)).unwrap(),
+            incarnation: Incarnation(u64::MAX),
+            policy: HostDeathPolicy::Outlive,
+            pid: 42,
+            start_time: 99,
+            channel: true,
+            exit: Some(exit),
+        };
+        let few = vec![held.clone(); 3];
+        assert_eq!(named(few.clone()), Reply::Sets(few), "they fit with their last words");
+        let all = named(vec![held; super::super::SETS_MAX]);
+        assert!(all.encode(1).is_some());
+        let Reply::Sets(sets) = all else { panic!("{all:?}") };
+        assert_eq!(sets.len(), super::super::SETS_MAX);
+        assert!(sets.iter().all(|held| held.exit.as_ref().is_some_and(|it| it.lines.is_empty())));
     }
 }

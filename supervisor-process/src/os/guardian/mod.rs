@@ -19,8 +19,8 @@ use macos as system;
 pub(super) use plan::pointers;
 pub(crate) use plan::{NullDevice, Plan, Refused, Step};
 pub(crate) use process::{
-    Ended, Lock, OPEN_FILES, descriptors_max, ended, kill_child, open_files_limit, reap,
-    signal_group,
+    Ended, Lock, OPEN_FILES, descriptors_max, ended, kill_child, open_files_limit, own_directory,
+    reap, signal_group,
 };
 pub(crate) use socket::{Listener, connect, receive, send};
 pub(crate) use system::{

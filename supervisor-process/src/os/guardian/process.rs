@@ -42,6 +42,24 @@ pub(crate) fn descriptors_max() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Makes sure that a directory belongs to this user and that nobody else may enter it.
+///
+/// # Errors
+/// The reason, with the way out.
+pub(crate) fn own_directory(dir: &File) -> Result<(), String> {
+    let found =
+        rustix::fs::fstat(dir).map_err(|error| format!("it cannot be looked at: {error}"))?;
+    let me = rustix::process::geteuid().as_raw();
+    if found.st_uid != me {
+        return Err(format!("it belongs to user {}, not to {me}; name another", found.st_uid));
+    }
+    let mode = found.st_mode & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(format!("others may enter it (mode {mode:04o}); chmod 700 it"));
+    }
+    Ok(())
+}
+
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
