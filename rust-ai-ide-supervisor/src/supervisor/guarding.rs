@@ -11,6 +11,7 @@ use supervisor_core::event::EventKind;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::journal::{Actor, AuditAction};
 use supervisor_core::ports::EventSink;
+use supervisor_core::state::ServiceState;
 use supervisor_core::status::SupervisorPhase;
 use supervisor_core::{Incarnation, ServiceId};
 use supervisor_process::guardian::{
@@ -48,6 +49,8 @@ pub(super) struct Guarding {
     pub(super) spawner: Option<Arc<GuardianSpawner>>,
     /// Sets that wait for their service to be registered.
     outlived: Mutex<HashMap<ServiceId, Outlived>>,
+    /// Ends that the supervisor before had no time to store, to be told when there is an audit trail.
+    untold: Mutex<Vec<(ServiceId, String)>>,
 }
 
 /// Finds or starts the guardian that was chosen.
@@ -93,8 +96,15 @@ impl Guarding {
         for outlived in spawner.outlived().await? {
             let state = recovered.states.get(&outlived.service);
             let alive = outlived.status.is_none();
+            let clean = recovered.clean && !recovered.interrupted;
+            if !clean {
+                self.untold
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(unjudged(&outlived, state));
+            }
             let service = outlived.service.clone();
-            match claim(recovered.clean, &service, state, outlived.incarnation, alive, now) {
+            match claim(clean, &service, state, outlived.incarnation, alive, now) {
                 Claim::Adopt(state) => {
                     recovered.states.insert(service.clone(), *state);
                     self.lock().insert(service, outlived);
@@ -108,6 +118,15 @@ impl Guarding {
             }
         }
         Ok(())
+    }
+
+    /// Tells of ends that the supervisor before saw, or did not see, and had no time to store.
+    pub(super) fn tell_untold(&self, audit: &AuditQueue) {
+        for (service, detail) in
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
+        {
+            audit.note(Actor::Supervisor, AuditAction::Recovery, service.as_str(), detail);
+        }
     }
 
     /// Names the runs that are to be taken over alive, so that no sweep ends them.
@@ -155,16 +174,37 @@ pub(super) fn decision(outlived: &Outlived) -> String {
     let (run, pid) = (outlived.incarnation, outlived.identity.pid);
     match outlived.status {
         None => format!("run #{run} (pid {pid}) outlived the supervisor: adopted"),
-        Some(status) => {
-            let how = match status {
-                ExitStatus::Unknown => "nobody knows how".to_owned(),
-                status => status.to_string(),
-            };
-            format!(
-                "run #{run} (pid {pid}) outlived the supervisor and ended meanwhile ({how}): judged by that"
-            )
-        }
+        Some(status) => format!(
+            "run #{run} (pid {pid}) outlived the supervisor and ended meanwhile ({}): judged by that",
+            how(status)
+        ),
     }
+}
+
+fn how(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Unknown => "nobody knows how".to_owned(),
+        status => status.to_string(),
+    }
+}
+
+/// Ends of runs before this one that are part of nothing that was stored.
+fn unjudged(outlived: &Outlived, stored: Option<&ServiceState>) -> Vec<(ServiceId, String)> {
+    let newest = outlived.incarnation;
+    let unknown = |run: Incarnation| {
+        stored.is_none_or(|state| {
+            run > state.incarnation || (run == state.incarnation && state.phase.may_be_alive())
+        })
+    };
+    let ends = outlived.earlier.iter().filter(|(run, _)| unknown(*run));
+    ends.map(|(run, status)| {
+        let detail = format!(
+            "run #{run} ended ({}) shortly before the supervisor did; run #{newest} was started since",
+            how(*status)
+        );
+        (outlived.service.clone(), detail)
+    })
+    .collect()
 }
 
 /// Waits until the ends in `ended` are judged and stored, and lets the guardian forget their records.
@@ -173,9 +213,8 @@ pub(super) async fn forget_judged(parts: &Parts, ended: Vec<(ServiceId, Incarnat
     let judged = ended.into_iter().filter_map(|(id, run)| {
         let mut watched = parts.engine.watch(&id)?;
         Some(async move {
-            let past = |state: &supervisor_core::state::ServiceState| {
-                state.incarnation > run || !state.phase.may_be_alive()
-            };
+            let past =
+                |state: &ServiceState| state.incarnation > run || !state.phase.may_be_alive();
             tokio::time::timeout(JUDGED, watched.wait_for(past)).await.is_ok_and(|it| it.is_ok())
         })
     });

@@ -169,9 +169,12 @@ impl Supervisor {
             let Some(spec) = parts.engine.spec(&id) else {
                 continue;
             };
-            let decision = resumption(recovered.clean, spec.autostart, recovered.states.get(&id));
+            let restored = recovered.states.get(&id);
+            // What may be alive after a clean end is of a supervisor that was killed before it stored an event.
+            let clean = recovered.clean && !restored.is_some_and(|it| it.phase.may_be_alive());
+            let decision = resumption(clean, spec.autostart, restored);
             let outlived = parts.guarding.take(&id);
-            if !recovered.clean {
+            if !clean || outlived.is_some() {
                 let said = outlived.as_ref().map_or_else(|| said(decision), guarding::decision);
                 parts.audit.note(Actor::Supervisor, AuditAction::Recovery, id.as_str(), said);
             }

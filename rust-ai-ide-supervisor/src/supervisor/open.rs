@@ -52,6 +52,9 @@ pub(super) struct Parts {
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     pub(super) clean: bool,
+    /// The supervisor before did not close its storage, whatever the last event says: it was killed before it had stored
+    /// one of its own, or after the last.
+    pub(super) interrupted: bool,
     pub(super) states: HashMap<ServiceId, ServiceState>,
     pub(super) operations: Vec<PendingOperation>,
     pub(super) source: String,
@@ -129,6 +132,7 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
         .build();
     hub.join(ipc.clone(), engine.channel_watch());
     note_recovery(&audit, &recovered);
+    guarding.tell_untold(&audit);
     let newest = CheckpointStore::list(&store, 1).await?.first().map(|summary| summary.id);
     Ok(Parts {
         store,
@@ -152,6 +156,7 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
     let head = EventStore::head(store).await?;
     let last = EventStore::read(store, Sequence(head.get().saturating_sub(1)), 1).await?;
     let clean = ended_cleanly(last.first());
+    let interrupted = store.recovery_report().await?.unclean_stop;
     // A checkpoint that is younger than the clean end was put there by somebody who went back to it, operations included.
     let gone_back = restored
         .checkpoint
@@ -164,12 +169,16 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
         .unwrap_or_default();
     let mut states = newest_states(services, stored);
     if clean {
-        states = states.into_iter().map(|(id, state)| (id, after_clean_end(state))).collect();
+        // A clean end leaves nothing alive, so what may be was started by one that had no time to say more.
+        let cut_off = |state: &ServiceState| interrupted && state.phase.may_be_alive();
+        let judged = |state| if cut_off(&state) { state } else { after_clean_end(state) };
+        states = states.into_iter().map(|(id, state)| (id, judged(state))).collect();
     }
     let rejected =
         restored.rejected.iter().map(|rung| format!("{}: {}", rung.source, rung.reason)).collect();
     Ok(Recovered {
         clean,
+        interrupted,
         states,
         operations: if clean && !gone_back { Vec::new() } else { operations },
         source: restored.source,

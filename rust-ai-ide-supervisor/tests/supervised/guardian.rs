@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::place::{Place, kill, pid_of, text};
 
-const MIXED: &str = r#"
+pub(crate) const MIXED: &str = r#"
 [[service]]
 id = "dies"
 command = "sh"
@@ -20,7 +20,7 @@ on_host_death = "outlive"
 "#;
 
 /// The guardian of a place, by its command line.
-fn guardian(place: &Place) -> Option<u32> {
+pub(crate) fn guardian(place: &Place) -> Option<u32> {
     let wanted = format!("--ide-supervisor-guardian\0{}\0", place.state().display());
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
@@ -29,13 +29,13 @@ fn guardian(place: &Place) -> Option<u32> {
     })
 }
 
-fn killed(place: &mut Place) {
+pub(crate) fn killed(place: &mut Place) {
     let mut up = place.up.take().unwrap();
     up.kill().unwrap();
     up.wait().unwrap();
 }
 
-fn wait_for(what: &str, mut wanted: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut wanted: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + super::place::LIMIT;
     while !wanted() {
         assert!(std::time::Instant::now() < deadline, "{what} never came");
@@ -52,7 +52,7 @@ fn audited(place: &Place, words: &[&str]) {
     });
 }
 
-fn both_run(status: &Value) -> bool {
+pub(crate) fn both_run(status: &Value) -> bool {
     ["dies", "stays"].iter().all(|id| Place::service(status, id)["ready"] == true)
 }
 

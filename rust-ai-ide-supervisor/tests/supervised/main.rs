@@ -17,6 +17,8 @@ use std::time::Instant;
 mod channels;
 mod critical;
 mod guardian;
+mod guardian_kills;
+mod guardian_routes;
 mod place;
 mod real;
 mod storage;

@@ -55,6 +55,8 @@ pub struct Outlived {
     pub identity: ProcessIdentity,
     /// How its leader ended, if it has.
     pub status: Option<ExitStatus>,
+    /// How runs of its service before it ended, as far as that is recorded and not forgotten; oldest first.
+    pub earlier: Vec<(Incarnation, ExitStatus)>,
     run: Arc<Run>,
 }
 
@@ -171,7 +173,7 @@ impl GuardianSpawner {
                 found.push(outlived);
             }
         }
-        for record in records {
+        for record in &records {
             let known = |one: &Outlived| {
                 one.service == record.service && one.incarnation >= record.incarnation
             };
@@ -184,11 +186,18 @@ impl GuardianSpawner {
             let key = self.key(&record.service, record.incarnation);
             found.push(Outlived {
                 run: Run::recorded(identity.clone(), key, record.status),
-                service: record.service,
+                service: record.service.clone(),
                 incarnation: record.incarnation,
                 identity,
                 status: Some(record.status),
+                earlier: Vec::new(),
             });
+        }
+        for one in &mut found {
+            let before = records.iter().filter(|record| {
+                record.service == one.service && record.incarnation < one.incarnation
+            });
+            one.earlier = before.map(|record| (record.incarnation, record.status)).collect();
         }
         Ok(found)
     }
@@ -216,7 +225,7 @@ impl GuardianSpawner {
         {
             run.attach(answer.with);
         }
-        Some(Outlived { service, incarnation, identity, status, run })
+        Some(Outlived { service, incarnation, identity, status, earlier: Vec::new(), run })
     }
 
     /// Forgets the records of ends that [`outlived`](Self::outlived) named; what was recorded after it is kept.
