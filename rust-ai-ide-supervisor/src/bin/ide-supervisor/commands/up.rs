@@ -13,7 +13,7 @@ use rust_ai_ide_supervisor::daemon::{ControlClient, ControlServer, Faces, Reload
 use rust_ai_ide_supervisor::{
     Actor, GuardianChoice, ShutdownReport, Supervisor, SupervisorControl,
 };
-use supervisor_core::config::ServiceSpec;
+use supervisor_core::config::{HostDeathPolicy, ServiceSpec};
 use supervisor_core::error::{Classified, SecurityError, SupervisorError, chain};
 use supervisor_core::ports::{Delivery, EventSubscription};
 use tokio::sync::Mutex;
@@ -64,6 +64,11 @@ where
     let events = supervisor.events();
     let printing = tokio::spawn(print_events(events, json, output));
     let result = run_to_its_end(&supervisor, file, prepare).await;
+    if matches!(result, Ok(End::Left)) {
+        // Dropped without a shutdown: what dies with its host is killed, the rest is the guardian's, and the next
+        // supervisor takes it over.
+        return Ok(());
+    }
     if result.is_err() {
         // Whatever was started ends with it; why it failed is what the caller is told.
         drop(supervisor.shutdown(Actor::Operator).await);
@@ -71,14 +76,22 @@ where
     drop(supervisor);
     // Ends with the supervisor, after the last event.
     drop(printing.await);
-    result
+    result.map(drop)
+}
+
+/// How a supervisor came to its end.
+enum End {
+    /// Everything was stopped.
+    ShutDown,
+    /// The terminal is gone, and there are services that outlive the supervisor.
+    Left,
 }
 
 async fn run_to_its_end<F>(
     supervisor: &Supervisor,
     file: ConfigFile,
     prepare: impl FnOnce(Supervisor) -> F,
-) -> Result<(), Failure>
+) -> Result<End, Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
@@ -119,19 +132,31 @@ where
         () = starting => ended.await,
     }?;
     server.stop().await;
-    judge(&report)
+    report.map_or(Ok(End::Left), |report| judge(&report).map(|()| End::ShutDown))
 }
 
+/// Waits until everything was stopped, or gives no report if services are left to outlive this process.
 async fn wait_for_end(
     supervisor: &Supervisor,
     reloader: &FileReloader,
-) -> Result<ShutdownReport, Failure> {
+) -> Result<Option<ShutdownReport>, Failure> {
     let signals = |error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"));
     let mut reloads = os::asked_to_reload().map_err(signals)?;
+    // Listened for all the time, so that what comes during a reload is not missed.
+    let asked = os::asked_to_end().map_err(signals)?;
+    let terminal_gone = os::terminal_gone().map_err(signals)?;
+    tokio::pin!(asked, terminal_gone);
     loop {
         tokio::select! {
-            report = supervisor.finished() => return Ok(report),
-            () = os::asked_to_end().map_err(signals)? => break,
+            report = supervisor.finished() => return Ok(Some(report)),
+            () = &mut asked => break,
+            () = &mut terminal_gone => {
+                let outlives = |spec: &ServiceSpec| spec.on_host_death == HostDeathPolicy::Outlive;
+                if reloader.known.lock().await.iter().any(outlives) {
+                    return Ok(None);
+                }
+                break;
+            }
             () = reloads.next() => match reloader.reload().await {
                 Ok(report) => progress(&described(&report)),
                 Err(error) => progress(&format!("nothing was changed: {}", chain(&error))),
@@ -149,7 +174,7 @@ async fn wait_for_end(
             drop(stopping.await);
         }
     }
-    Ok(supervisor.finished().await)
+    Ok(Some(supervisor.finished().await))
 }
 
 /// Asks every service to stop a second time, which kills it.

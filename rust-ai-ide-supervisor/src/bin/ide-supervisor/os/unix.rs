@@ -249,19 +249,49 @@ fn open_files() -> Check {
     }
 }
 
-/// Requests to read the configuration again (SIGHUP).
-pub(crate) struct Reloads(tokio::signal::unix::Signal);
+/// Requests to read the configuration again: SIGHUP, unless it says that the terminal is gone.
+pub(crate) struct Reloads(Hangups);
 
 impl Reloads {
     /// Waits for the next request.
     pub(crate) async fn next(&mut self) {
-        self.0.recv().await;
+        while self.0.next().await {}
     }
 }
 
 /// Listens for requests to read the configuration again.
 pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
-    signal(SignalKind::hangup()).map(Reloads)
+    Hangups::listen().map(Reloads)
+}
+
+/// Gives a future that ends when the terminal this process was started at is gone: its window was closed, its user
+/// logged off. Without one it never ends.
+pub(crate) fn terminal_gone() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut hangups = Hangups::listen()?;
+    Ok(async move { while !hangups.next().await {} })
+}
+
+/// SIGHUP, which the kernel sends when a terminal goes and people send to have a configuration read.
+struct Hangups {
+    signal: tokio::signal::unix::Signal,
+    had_terminal: bool,
+}
+
+impl Hangups {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { signal: signal(SignalKind::hangup())?, had_terminal: has_terminal() })
+    }
+
+    /// Waits for the next one, and tells whether the terminal is gone.
+    async fn next(&mut self) -> bool {
+        self.signal.recv().await;
+        self.had_terminal && !has_terminal()
+    }
+}
+
+/// Tells whether this process has a terminal that it belongs to; one that hung up belongs to nobody.
+fn has_terminal() -> bool {
+    fs::File::open("/dev/tty").is_ok()
 }
 
 /// Opens an empty file that only its owner reads; one that is there loses its content.

@@ -24,6 +24,11 @@ pub(crate) fn hung_up() -> io::Result<impl Future<Output = ()> + Send> {
     Ok(std::future::pending())
 }
 
+/// Gives a future that never ends: a console that closes is a request to end.
+pub(crate) fn terminal_gone() -> io::Result<impl Future<Output = ()> + Send> {
+    Ok(std::future::pending())
+}
+
 /// Where the client's bytes come from.
 pub(crate) type ClientInput = Box<dyn tokio::io::AsyncRead + Unpin + Send>;
 /// Where the client's bytes go.
