@@ -81,7 +81,7 @@ async fn a_child_outlives_the_thread_that_started_it() {
     let child = within(receive).await.unwrap();
     let joined = tokio::task::spawn_blocking(move || thread.join());
     within(joined).await.unwrap().unwrap();
-    let wait = tokio::time::timeout(std::time::Duration::from_millis(100), child.wait());
+    let wait = tokio::time::timeout(Duration::from_millis(100), child.wait());
     assert!(wait.await.is_err(), "it runs on");
     within(child.kill_set(LIMIT)).await;
     drop(child);

@@ -101,6 +101,11 @@ impl Link {
         self.runs().values().filter_map(Weak::upgrade).collect()
     }
 
+    /// Tells whether something that was asked is not sent yet.
+    pub(super) fn waits(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
     /// Sends a request nobody waits for.
     pub(super) fn tell(&self, request: &Request) {
         // Lost: then the guardian's own rule for a lost host, or the end of its jobs with it, does it.
