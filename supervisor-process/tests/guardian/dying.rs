@@ -1,14 +1,20 @@
 //! A host that is gone, by whatever route: what was to die with it is gone too.
 
+use std::time::{Duration, Instant};
+
 use supervisor_core::config::HostDeathPolicy::{Die, Outlive};
 
 use super::host::Host;
 use super::support::*;
 
+/// Longest time a host's end may take to be the end of what dies with it; a second is what is promised, and this is what
+/// a machine busy with other things may make of it. The benchmark `guardian` measures it.
+const GONE: Duration = Duration::from_secs(5);
+
 /// A leader, a child in its group, one in a session of its own that ignores SIGTERM, one without its environment.
 const FAMILY: &str = "trap '' TERM; sleep 600 & (setsid sh -c 'trap \"\" TERM HUP; sleep 600; :' &); (setsid env -i $(command -v sleep) 600 &); sleep 600; :";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn whole_sets_are_gone_after_the_host_whatever_ended_it() {
     for end in ["wait", "panic", "abort", "exit", "return", "hangup"] {
         let den = Den::new();
@@ -16,12 +22,18 @@ async fn whole_sets_are_gone_after_the_host_whatever_ended_it() {
             Host::start(&den, end, &[(Die, "a", FAMILY), (Die, "b", "sleep 600; :")]).await;
         if end == "wait" {
             host.kill();
+        } else {
+            drop(tokio::task::block_in_place(|| host.process.wait()));
         }
+        let began = Instant::now();
         eventually("the sets are gone", || {
             let gone = host.leaders.iter().all(|pid| !is_alive(*pid)) && den.marked().is_empty();
             gone.then_some(())
         })
         .await;
+        let took = began.elapsed();
+        println!("{end}: gone after {took:?}");
+        assert!(took < GONE, "{end}: {took:?}");
         den.nothing_left().await;
         drop(host);
         assert!(!den.path().join("guardian.sock").exists(), "{end}: the guardian tidied up");

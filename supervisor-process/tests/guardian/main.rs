@@ -14,6 +14,7 @@ mod hostile;
 mod loss;
 mod outliving;
 mod random;
+mod raw;
 mod running;
 mod support;
 mod surroundings;

@@ -179,6 +179,12 @@ impl Stranger {
     }
 }
 
+impl Stranger {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Stranger {
     fn drop(&mut self) {
         drop(self.0.kill());
