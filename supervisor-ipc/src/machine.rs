@@ -178,6 +178,9 @@ impl Machine {
             Event::Synced { handled } => self.on_synced(handled, actions),
             Event::Lost { reason } => self.on_lost(&reason, false, actions),
             Event::Alive => self.on_alive(actions),
+            Event::Acked { s, .. } | Event::Replied { s, .. } if self.never_given(s) => {
+                self.on_liar("it answered", s, actions);
+            }
             Event::Acked { s, duplicate } => {
                 self.on_acked(s, duplicate, actions);
                 self.on_alive(actions);
@@ -229,6 +232,18 @@ impl Machine {
         if from != state {
             actions.push(Action::State { from, to: state, reason: Arc::clone(&self.reason) });
         }
+    }
+
+    /// Whether this number of a peer of our own is none that it can know.
+    const fn never_given(&self, s: u64) -> bool {
+        self.acknowledges && s > self.last_sent()
+    }
+
+    /// What a peer says about numbers it cannot know says nothing; nor does the rest of what it says.
+    fn on_liar(&mut self, what: &str, s: u64, actions: &mut Vec<Action>) {
+        let reason =
+            format!("the peer broke the protocol: {what} number {s}, which was never given");
+        self.on_lost(&reason, false, actions);
     }
 
     /// Everything up to `s` has arrived there; what waits for an answer goes on waiting for it.

@@ -125,6 +125,9 @@ impl Machine {
         if self.state != ChannelState::Syncing {
             return;
         }
+        if self.never_given(handled) {
+            return self.on_liar("it says to have handled", handled, actions);
+        }
         self.link.timer = None;
         self.life.last_heard = self.now;
         self.life.asked = self.next_s - 1;

@@ -72,3 +72,41 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(120);
+
+    fn ended(seen: &mut Seen, at: Duration, id: u128) {
+        let (now, id) = (Monotonic::from_origin(at), Uuid::from_u128(id));
+        seen.insert(now, id);
+        seen.settle(id, &Outcome::Expired);
+        seen.forget(now);
+    }
+
+    #[test]
+    fn exactly_as_many_ids_are_known_as_there_is_room_for() {
+        let mut seen = Seen::new(WINDOW, 3);
+        for id in 1..=3 {
+            ended(&mut seen, Duration::ZERO, id);
+        }
+        assert!((1..=3).all(|id| seen.get(Uuid::from_u128(id)).is_some()));
+        assert_eq!(seen.forgotten_early, 0);
+        ended(&mut seen, Duration::ZERO, 4);
+        assert!(seen.get(Uuid::from_u128(1)).is_none() && seen.get(Uuid::from_u128(2)).is_some());
+        assert_eq!(seen.forgotten_early, 1);
+    }
+
+    #[test]
+    fn an_id_is_known_until_its_window_is_over_and_no_longer() {
+        let mut seen = Seen::new(WINDOW, 3);
+        ended(&mut seen, Duration::ZERO, 1);
+        seen.forget(Monotonic::from_origin(WINDOW - Duration::from_nanos(1)));
+        assert!(seen.get(Uuid::from_u128(1)).is_some());
+        seen.forget(Monotonic::from_origin(WINDOW));
+        assert!(seen.get(Uuid::from_u128(1)).is_none());
+        assert_eq!(seen.forgotten_early, 0, "its time was over");
+    }
+}

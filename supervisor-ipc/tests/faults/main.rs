@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 mod cut;
 mod herd;
+mod hostile;
 mod proxy;
 mod suite;
 

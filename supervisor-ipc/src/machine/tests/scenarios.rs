@@ -452,6 +452,46 @@ fn a_message_that_kills_its_peer_is_found_among_others_and_quarantined_and_the_r
 }
 
 #[test]
+fn a_message_is_written_as_often_as_it_may_be_and_not_once_more() {
+    let mut world = World::with(RecoveryConfig {
+        breaker: supervisor_core::config::BreakerConfig {
+            failure_threshold: 100,
+            ..Default::default()
+        },
+        ..config()
+    });
+    world.connect();
+    for n in 1..=2 {
+        world.send(n, plain()).unwrap();
+    }
+    for _ in 0..3 {
+        assert!(!world.outcomes.contains_key(&Uuid::from_u128(1)));
+        world.reconnect();
+    }
+    assert!(matches!(world.outcomes[&Uuid::from_u128(1)], Outcome::DeadLettered { .. }));
+    assert_eq!(world.writes[&Uuid::from_u128(1)], 3);
+}
+
+#[test]
+fn a_number_never_given_ends_the_connection_of_who_says_it() {
+    for said in
+        [Event::Acked { s: 99, duplicate: false }, Event::Replied { s: 99, reply: 1.into() }]
+    {
+        let mut world = World::ready();
+        world.send(1, plain()).unwrap();
+        world.step(said);
+        assert_eq!(world.machine.state, ChannelState::Backoff);
+        assert!(world.machine.reason.contains("99, which was never given"));
+        assert_eq!(world.settled.len(), 0, "and settles nothing");
+        world.pass(Duration::from_secs(1));
+        world.handled = u64::MAX;
+        world.connect();
+        assert_eq!(world.settled.len(), 0);
+        assert_ne!(world.machine.state, ChannelState::Ready);
+    }
+}
+
+#[test]
 fn a_message_that_was_alone_at_two_deaths_in_a_row_is_quarantined() {
     let mut world = World::ready();
     world.send(1, plain()).unwrap();
