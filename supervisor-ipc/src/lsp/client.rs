@@ -271,8 +271,29 @@ impl LspRelay {
         }
     }
 
+    /// Says why a request cannot be asked of a server whose columns count something else than the client was promised.
+    ///
+    /// In a text of ASCII alone every encoding counts the same. Elsewhere a position would mean another place, and an edit
+    /// that comes back would spoil the text.
+    fn miscounted(&self, ask: &Ask) -> Option<String> {
+        let (theirs, promised) = (self.server_encoding, self.session.encoding);
+        let about = ask.about.as_ref().and_then(|(key, _)| self.documents.get(key));
+        let elsewhere = ask.method.as_ref() == "textDocument/rename";
+        if theirs == promised || !(elsewhere || about.is_some_and(|it| !it.text.is_ascii())) {
+            return None;
+        }
+        let (theirs, promised) = (theirs.name(), promised.name());
+        Some(format!(
+            "since it was restarted the language server counts columns in {theirs}, and the editor was promised \
+             {promised}; restart the server from the editor to agree anew"
+        ))
+    }
+
     /// Writes a request to the running server, under another id if its own is in use.
     pub(super) fn write_request(&mut self, mut ask: Ask, message: &Bytes, out: &mut Vec<Output>) {
+        if let Some(reason) = self.miscounted(&ask) {
+            return self.refuse(&ask, &Refusal::Absent(reason), out);
+        }
         let room = self.asked.bytes() + message.len() <= self.options.hold_bytes
             && self.asked.written() < self.options.hold_max;
         ask.message =

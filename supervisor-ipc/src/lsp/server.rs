@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::methods::renews;
 use super::registrations::unregister_message;
 use super::session::{differences, encoding_of};
+use super::uri::UriKey;
 use super::{LspRelay, Phase, Tokens};
 use crate::relay::{
     Envelope, INTERNAL_ERROR, Id, Output, Shape, failure, notification, request, success, with_id,
@@ -90,7 +91,7 @@ impl LspRelay {
             };
             let key = ask.about.as_ref().map(|(key, _)| key.clone());
             if let Some(tokens) = tokens {
-                let key = key.unwrap_or_else(|| super::uri::UriKey::new(""));
+                let key = key.unwrap_or_else(|| UriKey::new(""));
                 self.fresh_tokens.insert((tokens, key));
             }
         }
@@ -161,6 +162,18 @@ impl LspRelay {
         out: &mut Vec<Output>,
     ) {
         match envelope.method().as_ref() {
+            // Their columns would mean other places; a text of ASCII alone has the same in every encoding.
+            "textDocument/publishDiagnostics" if self.server_encoding != self.session.encoding => {
+                let key = envelope
+                    .read_params::<Value>()
+                    .and_then(|params| Some(UriKey::new(params.get("uri")?.as_str()?)));
+                let text = key.and_then(|key| self.documents.get(&key));
+                if text.is_some_and(|document| !document.text.is_ascii()) {
+                    return;
+                }
+                self.diagnostics.published(envelope.params(), self.generation);
+                self.unproven = None;
+            }
             "textDocument/publishDiagnostics" => {
                 self.diagnostics.published(envelope.params(), self.generation);
                 self.unproven = None;
@@ -283,7 +296,8 @@ impl LspRelay {
         out.push(Output::ToClient(unregister_message(&id, old)));
     }
 
-    /// Tells whether an edit was made for a version of an open document that is not the newest.
+    /// Tells whether an edit was made for a version of an open document that is not the newest, or counts its columns in
+    /// another way than the client does.
     fn edits_another_version(&self, envelope: &Envelope<'_>) -> bool {
         let params: Value = envelope.read_params().unwrap_or_default();
         let changes = params.pointer("/edit/documentChanges").and_then(Value::as_array);
@@ -292,8 +306,11 @@ impl LspRelay {
             let uri = document.and_then(|document| document.get("uri")).and_then(Value::as_str);
             let version =
                 document.and_then(|document| document.get("version")).and_then(Value::as_i64);
-            let open = uri.and_then(|uri| self.documents.get(&super::uri::UriKey::new(uri)));
-            matches!((open, version), (Some(open), Some(version)) if open.version != version)
+            let open = uri.and_then(|uri| self.documents.get(&UriKey::new(uri)));
+            let miscounted = self.server_encoding != self.session.encoding
+                && open.is_some_and(|open| !open.text.is_ascii());
+            miscounted
+                || matches!((open, version), (Some(open), Some(version)) if open.version != version)
         })
     }
 }
