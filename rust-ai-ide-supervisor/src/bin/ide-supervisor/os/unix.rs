@@ -62,7 +62,7 @@ fn widen(stream: impl AsFd) {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        _ = stream;
+        drop(stream);
     }
 }
 
