@@ -176,7 +176,7 @@ async fn what_a_guardian_drops_is_counted_and_told_as_what_its_host_drops_itself
 }
 
 /// Lines of the flood, and the bytes of each without its end.
-const FLOOD: (u64, u64) = (1_000_000, 99);
+const FLOOD: (u64, u64) = (300_000, 99);
 
 #[test]
 #[ignore = "started by another test as a service"]
