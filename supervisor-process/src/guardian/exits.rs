@@ -4,7 +4,9 @@
 //! writes it before it tells anybody; a write is in the hands of the system at once and so survives the guardian. It is
 //! forced to the disk while no host is connected.
 
-use std::fs::{self, File, OpenOptions};
+#[cfg(any(test, not(windows)))]
+use std::fs;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 

@@ -12,7 +12,7 @@ use supervisor_core::ProcessIdentity;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer, ServerOptions};
 use windows_sys::Win32::Foundation::{
     DUPLICATE_CLOSE_SOURCE, DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_FILENAME_EXCED_RANGE,
-    ERROR_INVALID_PARAMETER, HANDLE, LocalFree,
+    ERROR_INVALID_PARAMETER, ERROR_PIPE_BUSY, HANDLE, LocalFree,
 };
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, SDDL_REVISION_1,
@@ -22,7 +22,9 @@ use windows_sys::Win32::Security::{
     TokenUser,
 };
 use windows_sys::Win32::Storage::FileSystem::SECURITY_IDENTIFICATION;
-use windows_sys::Win32::System::Pipes::{GetNamedPipeClientProcessId, GetNamedPipeServerProcessId};
+use windows_sys::Win32::System::Pipes::{
+    GetNamedPipeClientProcessId, GetNamedPipeServerProcessId, WaitNamedPipeW,
+};
 use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, OpenProcessToken, PROCESS_DUP_HANDLE, PROCESS_QUERY_LIMITED_INFORMATION,
     PROCESS_SYNCHRONIZE, PROCESS_TERMINATE,
@@ -75,15 +77,31 @@ pub(crate) fn code_of(error: &io::Error) -> i32 {
     })
 }
 
-/// Names the process that listens under a name; none if nobody does.
+/// Names the process that listens under a name; none if nobody does, or if all its instances stay taken.
 ///
 /// It sees a connection that ends at once.
 pub(crate) fn server_behind(name: &str) -> Option<u32> {
     let mut options = std::fs::File::options();
     // It may learn who we are, and cannot act in our name.
     options.read(true).write(true).security_qos_flags(SECURITY_IDENTIFICATION);
-    server_of(&options.open(name).ok()?).ok()
+    let text = wide(name);
+    for _ in 0..BUSY_TRIES {
+        match options.open(name) {
+            Ok(pipe) => return server_of(&pipe).ok(),
+            Err(error) if error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed()) => {
+                // SAFETY: the text ends with a NUL. Whether an instance became free is seen by trying again.
+                _ = unsafe { WaitNamedPipeW(text.as_ptr(), BUSY_MILLIS) };
+            }
+            Err(_) => return None,
+        }
+    }
+    None
 }
+
+/// How often an instance that somebody else took meanwhile is waited for again.
+const BUSY_TRIES: u32 = 20;
+/// How long an instance is waited for at a time.
+const BUSY_MILLIS: u32 = 100;
 
 /// Instances of the pipe there may be: one connected host, and those that are greeted or refused.
 const INSTANCES: usize = 16;

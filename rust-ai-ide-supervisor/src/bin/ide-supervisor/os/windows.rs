@@ -87,7 +87,7 @@ pub(crate) fn asked_to_reload() -> io::Result<Reloads> {
 }
 
 /// Opens an empty file; who may read it is inherited from its directory.
-pub(crate) fn own_file(path: &std::path::Path) -> io::Result<std::fs::File> {
+pub(crate) fn own_file(path: &Path) -> io::Result<std::fs::File> {
     std::fs::File::create(path)
 }
 
