@@ -185,7 +185,7 @@ impl Server {
             return;
         }
         if is(&self.script.late_on) {
-            crate::client::pause(self.script.late_ms);
+            crate::plumbing::pause(self.script.late_ms);
         }
         if is(&self.script.busy_on) {
             let end = std::time::Instant::now() + Duration::from_millis(self.script.busy_ms);

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::client::{Client, PATIENCE, Place, alive, children_of, kill, within};
+use crate::client::{Client, children_of};
+use crate::plumbing::{PATIENCE, Place, alive, kill, within};
 
 /// A server that reads nothing, ignores whatever can be ignored, and starts a process that leaves its group, its
 /// session, its parent and its environment behind; each writes its pid.

@@ -13,6 +13,7 @@ mod crashes;
 mod fake;
 mod gone;
 mod nonsense;
+mod plumbing;
 mod real;
 mod shared;
 

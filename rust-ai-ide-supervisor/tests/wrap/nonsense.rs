@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::client::{Client, Place, alive, children_of, kill, within};
+use crate::client::{Client, children_of};
+use crate::plumbing::{Place, alive, kill, within};
 
 const A: &str = "file:///w/a.x";
 

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place, children_of, kill, pause, within};
+use crate::client::{Client, children_of};
+use crate::plumbing::{Place, kill, pause, within};
 
 /// A server and what is asked of it.
 struct Server {

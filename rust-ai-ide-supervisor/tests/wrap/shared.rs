@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place, kill, within};
+use crate::client::Client;
+use crate::plumbing::{Place, kill, within};
 
 const A: &str = "file:///w/a.x";
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place, alive, kill, within};
+use crate::client::Client;
+use crate::plumbing::{Place, alive, kill, within};
 
 #[test]
 fn without_a_crash_every_message_passes_byte_for_byte_and_leaving_ends_the_server() {

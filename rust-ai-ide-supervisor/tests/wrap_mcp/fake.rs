@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::client::sleep;
+use crate::plumbing::pause;
 
 /// Names the directory of the script; without it this is no server.
 pub(crate) const DIRECTORY: &str = "FAKE_MCP_SERVER";
@@ -159,7 +159,7 @@ impl Server {
         }
         if is(self.script.late_on.as_ref(), &method, &tool) {
             // poll: being late is what is scripted; as long as the script says.
-            sleep(self.script.late_ms);
+            pause(self.script.late_ms);
         }
         if is(self.script.lines_on.as_ref(), &method, &tool) {
             for line in self.script.lines.clone() {

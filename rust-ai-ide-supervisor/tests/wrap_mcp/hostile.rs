@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::client::{Client, Place, within};
+use crate::client::Client;
+use crate::plumbing::{Place, within};
 
 #[test]
 fn junk_from_the_server_is_kept_from_the_client_and_said_once() {

@@ -12,6 +12,8 @@ mod client;
 mod crashes;
 mod fake;
 mod hostile;
+#[path = "../wrap/plumbing.rs"]
+mod plumbing;
 mod real;
 
 /// The scripted server, when this program was started as one; nothing otherwise.
