@@ -36,6 +36,12 @@ const ADOPTED: usize = 50;
 const CHILD: &str = "--be-the-child";
 /// What a host of a size is asked to be.
 const HOST: &str = "--be-a-host";
+/// What a host that is killed is asked to be.
+const VICTIM: &str = "--be-a-victim";
+/// Hosts that are killed.
+const VICTIMS: usize = 20;
+/// Sets each of them has; a leader, a child, and a grandchild in a session of its own.
+const VICTIM_SETS: usize = 20;
 
 /// Says that it runs, with its pid, and waits to be killed.
 fn child(fifo: &Path) {
@@ -205,6 +211,68 @@ fn from_a_host_of(mebibytes: usize) -> Option<[f64; 4]> {
     numbers.try_into().ok()
 }
 
+/// Runs in a process of its own: starts sets that die with it, says so, and waits to be killed.
+fn victim(directory: &Path) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let children = runtime.block_on(async {
+        let spawner = open(directory).await;
+        let mut children = Vec::with_capacity(VICTIM_SETS);
+        for n in 0..VICTIM_SETS {
+            let mut spec = ServiceSpec::new(format!("svc-{n}"), "sh").unwrap();
+            spec.args = vec!["-c".into(), "(setsid sleep 600 &); sleep 600; :".into()];
+            children.push(spawner.spawn(request(&Arc::new(spec), 1)).await.unwrap());
+        }
+        (spawner, children)
+    });
+    println!("ready");
+    // Held for as long as this process lives.
+    while children.1.len() == VICTIM_SETS {
+        std::thread::park();
+    }
+}
+
+/// From a host's SIGKILL to the end of the last process of its sets, escaped ones included, told by the kernel.
+#[cfg(target_os = "linux")]
+fn gone_with_the_host() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use std::io::{BufRead, BufReader};
+    use supervisor_core::ports::ProcessTable;
+    let mut taken = Vec::with_capacity(VICTIMS);
+    for _ in 0..VICTIMS {
+        let directory = own_dir();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(VICTIM).arg(directory.path()).stdout(Stdio::piped());
+        let mut host = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(host.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mark = format!("bench-{}", directory.path().display());
+        let table = supervisor_process::SystemProcessTable::new();
+        let mut found = table.marked(&mark);
+        while found.len() < 3 * VICTIM_SETS {
+            std::thread::yield_now();
+            found = table.marked(&mark);
+        }
+        let pin = |pid: u32| {
+            pidfd_open(Pid::from_raw(pid.cast_signed()).unwrap(), PidfdFlags::empty()).unwrap()
+        };
+        let pinned: Vec<_> = found.iter().map(|process| pin(process.identity.pid)).collect();
+        let began = Instant::now();
+        kill(host.id());
+        for process in &pinned {
+            poll(&mut [PollFd::new(process, PollFlags::IN)], None).unwrap();
+        }
+        taken.push(began.elapsed());
+        host.wait().unwrap();
+    }
+    for percent in [50, 100] {
+        let value = percentile(&mut taken, percent);
+        println!(
+            "{{\"bench\":\"guardian_host_gone_p{percent}\",\"value\":{value:.1},\"unit\":\"ms\",\"target\":1000,\"note\":\"SIGKILL of a host to the end of all of {VICTIM_SETS} sets of 3, p{percent} of {VICTIMS}\"}}"
+        );
+    }
+}
+
 fn starts_by_size() {
     let Some(small) = from_a_host_of(10) else { return };
     for (mebibytes, name) in [(10, "10mb"), (1024, "1gb"), (4096, "4gb")] {
@@ -288,6 +356,7 @@ fn main() {
             let size = arguments.next().unwrap().to_str().unwrap().parse().unwrap();
             return host(Path::new(&directory), size);
         }
+        Some(first) if first == VICTIM => return victim(Path::new(&arguments.next().unwrap())),
         _ => {}
     }
     let (first, second) = (own_dir(), own_dir());
@@ -306,6 +375,8 @@ fn main() {
             value / floor
         );
     }
+    #[cfg(target_os = "linux")]
+    gone_with_the_host();
     starts_by_size();
     runtime.block_on(held(second.path()));
 }
