@@ -45,6 +45,8 @@ pub(crate) struct Machine {
     paused: Option<Monotonic>,
     /// Whether somebody can be asked why the peer is silent.
     pub(crate) weighs: bool,
+    /// Whether each connection is a new run of a service, so that its restart policy says how often there is one.
+    pub(crate) paced: bool,
     /// Bytes that the other channels of the monitor hold.
     pub(crate) elsewhere: usize,
     /// Whether the connection takes more; what is written beyond waits in its lane instead.
@@ -69,6 +71,7 @@ impl Machine {
             budget,
             paused: None,
             weighs: false,
+            paced: false,
             elsewhere: 0,
             writable: true,
             state: ChannelState::Connecting,

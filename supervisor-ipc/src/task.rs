@@ -113,6 +113,7 @@ impl Task {
             }
             Request::Attach(transport) => {
                 self.machine.weighs = transport.weighs();
+                self.machine.paced = transport.waits();
                 self.transport = Some(transport);
                 self.step(Event::Attached);
             }

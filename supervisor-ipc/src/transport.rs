@@ -49,8 +49,9 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     /// Names what carries the bytes, for people.
     fn describe(&self) -> String;
 
-    /// Whether connecting waits by itself until the peer is there, as for a service's own pipes; it is then not
-    /// bounded by the connect timeout.
+    /// Whether connecting waits by itself until the peer is there, as for a service's own pipes. It is then not bounded
+    /// by the connect timeout, and neither backoff nor circuit keeps the channel from what is there: who starts the peer
+    /// says how often.
     fn waits(&self) -> bool {
         false
     }

@@ -223,14 +223,16 @@ impl Machine {
             self.link.failures.pop_front();
         }
         let threshold = self.config.breaker.failure_threshold as usize;
-        if permanent || self.link.half_open || self.link.failures.len() >= threshold.max(1) {
+        let looping = self.link.half_open || self.link.failures.len() >= threshold.max(1);
+        // A run whose pipes nobody took would stand still as soon as they are full, however rightly it was started.
+        if permanent || (looping && !self.paced) {
             return self.open(reason, actions);
         }
         let backoff = &self.config.reconnect;
         let doubled = 1_u32.checked_shl(self.link.attempt).unwrap_or(u32::MAX);
         let full = backoff.base_delay.saturating_mul(doubled);
         // The first try is at once: a service that was restarted is usually there already.
-        let delay = if self.link.attempt == 0 {
+        let delay = if self.link.attempt == 0 || self.paced {
             Duration::ZERO
         } else {
             jittered(full.min(backoff.max_delay), 1.0, self.random.next_u64())

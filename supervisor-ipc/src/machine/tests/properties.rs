@@ -146,9 +146,9 @@ proptest! {
     /// The world asserts on the way: bounds, order within a lane, numbers that only rise, nothing before the peer's state is
     /// restored, outcomes that are true, no second write of what must not be repeated.
     #[test]
-    fn every_accepted_message_ends_exactly_once_and_truly(moves in moves(), overflow in overflow(), weighs in any::<bool>()) {
+    fn every_accepted_message_ends_exactly_once_and_truly(moves in moves(), overflow in overflow(), (weighs, paced) in any::<(bool, bool)>()) {
         let mut world = World::with(RecoveryConfig { overflow, ..config() });
-        world.machine.weighs = weighs;
+        (world.machine.weighs, world.machine.paced) = (weighs, paced);
         play(&mut world, &moves);
         world.step(Event::Close);
         let mut wanted = HashMap::new();
@@ -169,9 +169,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_channel_is_ready_again_once_faults_stop_and_delivers(moves in moves(), weighs in any::<bool>()) {
+    fn the_channel_is_ready_again_once_faults_stop_and_delivers(moves in moves(), (weighs, paced) in any::<(bool, bool)>()) {
         let mut world = World::new();
-        world.machine.weighs = weighs;
+        (world.machine.weighs, world.machine.paced) = (weighs, paced);
         play(&mut world, &moves);
         for _ in 0..200 {
             world.pass(Duration::from_secs(4));

@@ -134,6 +134,20 @@ fn a_peer_that_dies_soon_after_each_connection_is_a_crash_loop_too() {
 }
 
 #[test]
+fn every_new_run_of_a_service_that_crashes_in_a_loop_is_taken_at_once() {
+    let mut world = World::ready();
+    world.machine.paced = true;
+    for run in 1..=20 {
+        world.step(Event::Lost { reason: "crash".into() });
+        world.pass(Duration::ZERO);
+        assert_eq!(world.machine.state, ChannelState::Connecting, "after run {run}");
+        assert!(world.connecting, "its pipes would fill up, and it would stand still");
+        world.connect();
+        assert_eq!(world.machine.state, ChannelState::Ready);
+    }
+}
+
+#[test]
 fn a_permanent_error_opens_the_circuit_at_once() {
     let mut world = World::new();
     world.step(Event::ConnectFailed { reason: "permission denied".into(), permanent: true });
