@@ -36,8 +36,8 @@ const PINGS_MAX: usize = 64;
 pub(crate) enum Done {
     /// With the place among those that reconnect.
     Connected(Result<Connection, IpcError>, Option<OwnedSemaphorePermit>),
-    /// With the number up to which the peer had handled what was sent before.
-    Synced(Generation, Result<u64, IpcError>),
+    /// With the number up to which the peer had handled what was sent before, and what it said that nobody read.
+    Synced(Generation, Result<u64, IpcError>, mpsc::Receiver<Bytes>),
     /// Why the peer of this generation is silent.
     Weighed(Generation, Option<String>),
     /// The semaphore's place is given back with it.
@@ -205,7 +205,7 @@ impl Task {
                     let reason = "the synchroniser does not keep up with the peer".to_owned();
                     return self.step(Event::Lost { reason });
                 }
-                // Race: it has finished and its answer is on the way; what the peer says now is for the channel.
+                // It ended without a result, and the connection is about to end with it.
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
         }
@@ -252,12 +252,12 @@ impl Task {
                 let permanent = !error.class().retryable();
                 self.step(Event::ConnectFailed { reason: chain(&error), permanent });
             }
-            Done::Synced(generation, result) if generation == self.machine.generation => {
+            Done::Synced(generation, result, unread) if generation == self.machine.generation => {
                 self.hand_over(usize::MAX);
                 self.session = None;
                 self.place = None;
                 match result {
-                    Ok(handled) => self.step(Event::Synced { handled }),
+                    Ok(handled) => self.synced(handled, unread),
                     Err(error) => self.step(Event::Lost { reason: chain(&error) }),
                 }
             }
@@ -265,6 +265,14 @@ impl Task {
                 self.step(Event::Weighed { excuse });
             }
             Done::Synced(..) | Done::Weighed(..) | Done::Nothing => {}
+        }
+    }
+
+    /// What the synchroniser had no use for is the channel's, in its order.
+    fn synced(&mut self, handled: u64, mut unread: mpsc::Receiver<Bytes>) {
+        self.step(Event::Synced { handled });
+        while let Ok(frame) = unread.try_recv() {
+            self.on_frame(Ok(frame));
         }
     }
 
@@ -393,7 +401,7 @@ impl Task {
                 }
                 (greeted, _) => greeted,
             };
-            Done::Synced(generation, result)
+            Done::Synced(generation, result, session.inbox)
         };
         self.jobs.spawn_on(work, &self.runtime);
         self.attention = true;

@@ -55,29 +55,31 @@ fn task() -> Task {
     }
 }
 
-/// Puts a synchroniser in between that takes one frame; gives where it would read them.
-fn talk(task: &mut Task) -> mpsc::Receiver<Bytes> {
-    let (frames, inbox) = mpsc::channel(1);
+/// Puts a synchroniser in between that takes so many frames; gives where it would read them.
+fn talk(task: &mut Task, most: usize) -> mpsc::Receiver<Bytes> {
+    let (frames, inbox) = mpsc::channel(most);
     let (_, answers) = mpsc::channel(1);
     task.session = Some(Talk { frames, answers });
     inbox
 }
 
 #[tokio::test]
-async fn what_the_peer_says_between_the_end_of_the_synchroniser_and_its_answer_is_not_lost() {
+async fn what_a_synchroniser_left_unread_is_the_channels_in_its_order() {
     let mut task = task();
     let mut incoming = task.incoming.subscribe();
     task.machine.step(task.now(), Event::Attached);
     task.machine.step(task.now(), Event::Connected);
     assert_eq!(task.machine.state, ChannelState::Syncing);
-    let synchronizer = talk(&mut task);
-    let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"note","params":7}"#);
-    task.on_frame(Ok(note.clone()));
+    let unread = talk(&mut task, 2);
+    for number in [7, 8] {
+        let note = format!(r#"{{"jsonrpc":"2.0","method":"note","params":{number}}}"#);
+        task.on_frame(Ok(note.into()));
+    }
     assert!(incoming.try_recv().is_err(), "while it runs, the synchroniser gets everything");
-    drop(synchronizer);
-    task.on_frame(Ok(note));
+    task.on_done(Done::Synced(task.machine.generation, Ok(0), unread));
     assert_eq!(incoming.try_recv().unwrap().payload, 7);
-    assert_eq!(task.machine.state, ChannelState::Syncing, "and the connection lives");
+    assert_eq!(incoming.try_recv().unwrap().payload, 8);
+    assert_eq!(task.machine.state, ChannelState::Ready, "and the connection lives");
 }
 
 #[tokio::test]
@@ -85,7 +87,7 @@ async fn a_synchroniser_that_does_not_keep_up_costs_the_connection() {
     let mut task = task();
     task.machine.step(task.now(), Event::Attached);
     task.machine.step(task.now(), Event::Connected);
-    let _synchronizer = talk(&mut task);
+    let _synchronizer = talk(&mut task, 1);
     let note = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"note"}"#);
     task.on_frame(Ok(note.clone()));
     task.on_frame(Ok(note));
