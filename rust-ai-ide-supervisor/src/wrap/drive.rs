@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ladder::Ladder;
 use super::pipe::{Inbox, Outbox};
-use super::running::Running;
+use super::running::{Running, Stall};
 use super::{Observed, Observer, Wrap, WrapEnd};
 
 /// How long the last words to the client may take once the session is over.
@@ -162,8 +162,8 @@ impl Driver<'_> {
     }
 
     fn deadline(&self) -> Option<Monotonic> {
-        let stalled = self.running.as_ref().and_then(|running| running.stalled_since);
-        let stalled = stalled.map(|since| since + self.wrap.options.write_deadline);
+        let stall = self.running.as_ref().and_then(|running| running.stall);
+        let stalled = stall.map(|stall| stall.look_at);
         let leaving = self.leaving.as_ref().map(|leaving| leaving.next);
         // While the client reads nothing the server is not read either, and its silence is not its own.
         let relay = if self.to_client.is_full() { None } else { self.wrap.relay.deadline() };
@@ -222,12 +222,13 @@ impl Driver<'_> {
     fn server_written(&mut self, written: &io::Result<()>) {
         let now = self.now();
         if let Some(running) = &mut self.running {
-            running.stalled_since = (!running.outbox.is_empty()).then_some(now);
+            let waits = !running.outbox.is_empty();
+            running.stall = waits.then(|| Stall::begins(now, &self.wrap.options));
             if written.is_err() {
                 // It reads no more; its end, or that of its output, says why.
                 running.stdin = None;
                 running.outbox.clear();
-                running.stalled_since = None;
+                running.stall = None;
             }
             if self.leaving.is_some() && running.outbox.is_empty() {
                 running.stdin = None;
@@ -320,9 +321,10 @@ impl Driver<'_> {
             }
             Output::TryAgain => {}
             Output::LookAtServer { generation } => {
+                let now = self.now();
                 if let Some(running) = self.running.as_mut().filter(|r| r.generation == generation)
                 {
-                    let (busy, stopped) = running.look();
+                    let (busy, stopped) = running.look(now);
                     self.tell(Input::ServerSeen { generation, busy, stopped });
                 }
             }
@@ -356,7 +358,10 @@ impl Driver<'_> {
             return;
         }
         match running.outbox.push(&mut running.frames, message) {
-            Ok(()) => _ = running.stalled_since.get_or_insert(now),
+            Ok(()) if running.stall.is_none() => {
+                running.stall = Some(Stall::begins(now, &self.wrap.options));
+            }
+            Ok(()) => {}
             Err(error) => self.notice(&format!("a message for the server was dropped: {error}")),
         }
     }

@@ -96,19 +96,16 @@ impl Driver<'_> {
 
     /// A full pipe is the sign of a hang, unless the server is at work.
     pub(super) async fn judge_stall(&mut self, now: Monotonic) {
-        let options = &self.wrap.options;
         let Some(running) = &mut self.running else {
             return;
         };
-        let Some(since) =
-            running.stalled_since.filter(|since| now.since(*since) >= options.write_deadline)
-        else {
+        let Some(mut stall) = running.stall.filter(|stall| stall.look_at <= now) else {
             return;
         };
-        let (busy, _) = running.look();
-        if busy && now.since(since) < options.write_deadline_busy {
-            // Looked at again after another deadline.
-            running.stalled_since = Some(now);
+        let (busy, _) = running.look(now);
+        let over = stall.is_over(now, busy, &self.wrap.options);
+        running.stall = Some(stall);
+        if !over {
             return;
         }
         self.lose(Loss::WriteStalled).await;

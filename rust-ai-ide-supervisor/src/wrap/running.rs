@@ -1,4 +1,4 @@
-//! One run of the server: its set, its pipes, and when it last took a byte.
+//! One run of the server: its set, its pipes, and since when it takes no byte.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +18,54 @@ use super::pipe::{Inbox, Outbox, widen};
 
 /// How long a killed set is looked at before it is left alone.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// Looks at what a set does that are closer to each other tell the same: processor time is counted in ticks of 10 ms,
+/// so that a set at work may show none in between.
+const LOOKS_APART: Duration = Duration::from_millis(200);
+/// A look that comes so much too late means that this process stood still, and nobody is blamed for that time.
+const STOOD_STILL: Duration = Duration::from_secs(2);
+
+/// A server takes no byte of what waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stall {
+    since: Monotonic,
+    pub(super) look_at: Monotonic,
+}
+
+impl Stall {
+    pub(super) fn begins(now: Monotonic, options: &WrapOptions) -> Self {
+        // Looked at twice until the deadline: the first look has nothing to compare with.
+        Self { since: now, look_at: now + options.write_deadline / 2 }
+    }
+
+    /// Tells, after a look, whether it has lasted too long.
+    pub(super) fn is_over(&mut self, now: Monotonic, busy: bool, options: &WrapOptions) -> bool {
+        if now.since(self.look_at) > STOOD_STILL {
+            *self = Self::begins(now, options);
+            return false;
+        }
+        self.look_at = now + options.write_deadline / 2;
+        let limit = if busy { options.write_deadline_busy } else { options.write_deadline };
+        now.since(self.since) >= limit
+    }
+}
+
+/// What a set was seen doing.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Monotonic,
+    ticks: u64,
+    busy: bool,
+}
+
+impl Look {
+    fn next(last: Option<Self>, ticks: u64, now: Monotonic) -> Self {
+        match last {
+            Some(last) if now.since(last.at) < LOOKS_APART => last,
+            Some(last) => Self { at: now, ticks, busy: ticks > last.ticks },
+            None => Self { at: now, ticks, busy: true },
+        }
+    }
+}
 
 /// One run of the server.
 #[derive(Debug)]
@@ -29,9 +77,9 @@ pub(super) struct Running {
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     pub(super) frames: Frames,
-    /// Since when something waits and no byte was taken.
-    pub(super) stalled_since: Option<Monotonic>,
-    ticks: Option<u64>,
+    /// Something waits and no byte of it was taken yet.
+    pub(super) stall: Option<Stall>,
+    look: Option<Look>,
 }
 
 impl Running {
@@ -70,20 +118,21 @@ impl Running {
             inbox: Inbox::new(options.framing, frames()),
             outbox: Outbox::default(),
             frames: frames(),
-            stalled_since: None,
-            ticks: None,
+            stall: None,
+            look: None,
         })
     }
 
     /// Tells whether the set used the processor since the last look, and whether its leader is stopped.
     ///
     /// The first look has nothing to compare with and says that it did.
-    pub(super) fn look(&mut self) -> (bool, bool) {
+    pub(super) fn look(&mut self, now: Monotonic) -> (bool, bool) {
         let Some(seen) = SystemProcessTable::new().activity(&self.child.identity()) else {
             return (false, false);
         };
-        let before = self.ticks.replace(seen.ticks);
-        (before.is_none_or(|before| seen.ticks > before), seen.stopped)
+        let look = Look::next(self.look, seen.ticks, now);
+        self.look = Some(look);
+        (look.busy, seen.stopped)
     }
 
     /// Ends the set and gives the last lines of its standard error.
@@ -98,5 +147,56 @@ impl Running {
     /// Waits for the leader's end, for at most `limit`.
     pub(super) async fn ended_within(&self, limit: Duration) -> Option<ExitStatus> {
         tokio::time::timeout(limit, self.child.wait()).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supervisor_core::config::FramingKind;
+
+    fn at(millis: u64) -> Monotonic {
+        Monotonic::from_origin(Duration::from_millis(millis))
+    }
+
+    fn options() -> WrapOptions {
+        let spec = WrapOptions::plain_spec("a", "b", Vec::new()).unwrap();
+        WrapOptions::new(spec, FramingKind::Lsp).unwrap()
+    }
+
+    fn stalled_until(busy: bool, mut stall: Stall) -> u64 {
+        let options = options();
+        loop {
+            let now = stall.look_at;
+            if stall.is_over(now, busy, &options) {
+                return now.since_origin().as_secs();
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_no_byte_has_five_seconds_and_five_minutes_while_it_works() {
+        let stall = Stall::begins(at(0), &options());
+        assert_eq!(stalled_until(false, stall), 5);
+        assert_eq!(stalled_until(true, stall), 300);
+        let (mut slept, after) = (stall, at(3_600_000));
+        assert!(!slept.is_over(after, false, &options()), "while this process stood still");
+        assert_eq!(stalled_until(false, slept), 3605);
+    }
+
+    #[test]
+    fn a_set_at_work_looked_at_twice_in_a_moment_is_at_work_both_times() {
+        let mut look = None;
+        for (now, ticks, busy) in [
+            (0, 5, true),
+            (1, 5, true),
+            (1000, 5, false),
+            (2000, 80, true),
+            (2001, 80, true),
+            (3000, 80, false),
+        ] {
+            look = Some(Look::next(look, ticks, at(now)));
+            assert_eq!(look.unwrap().busy, busy, "at {now}");
+        }
     }
 }

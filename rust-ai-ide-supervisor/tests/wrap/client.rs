@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -40,22 +40,19 @@ impl Client {
     }
 
     pub(crate) fn start_with(place: &Place, options: &[&str], server: &[String]) -> Self {
+        Self::spawn(place, Self::command(options, server))
+    }
+
+    /// The command of a wrapped server.
+    pub(crate) fn command(options: &[&str], server: &[String]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ide-supervisor"));
         command.args(["wrap", "--protocol", "lsp"]).args(options).arg("--").args(server);
-        Self::spawn(place, command)
+        command
     }
 
     /// Starts a session with a server of one's own choice, wrapped or not.
-    pub(crate) fn spawn(place: &Place, mut command: Command) -> Self {
-        let stderr = place.dir.path().join("stderr");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
-        command
-            .env(DIRECTORY, place.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(file);
-        let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
+    pub(crate) fn spawn(place: &Place, command: Command) -> Self {
+        let (mut client, stdout) = Self::spawn_deaf(place, command);
         let (sender, inbox) = sync_channel(100_000);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stdout);
@@ -65,8 +62,25 @@ impl Client {
                 }
             }
         });
+        client.inbox = inbox;
+        client
+    }
+
+    /// Starts a session whose client reads nothing, and gives what it does not read.
+    pub(crate) fn spawn_deaf(place: &Place, mut command: Command) -> (Self, ChildStdout) {
+        let stderr = place.dir.path().join("stderr");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
+        command
+            .env(DIRECTORY, place.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(file);
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
         let stdin = child.stdin.take();
-        Self { child, stdin, inbox, last: String::new(), aside: Vec::new(), next_id: 0, stderr }
+        let (_, inbox) = sync_channel(0);
+        let (last, aside) = (String::new(), Vec::new());
+        (Self { child, stdin, inbox, last, aside, next_id: 0, stderr }, stdout)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -248,7 +262,8 @@ impl Drop for Client {
     }
 }
 
-fn read(reader: &mut impl BufRead) -> Option<(String, Value)> {
+/// Reads one message and what it was, byte for byte.
+pub(crate) fn read(reader: &mut impl BufRead) -> Option<(String, Value)> {
     let mut length = 0;
     loop {
         let mut line = String::new();

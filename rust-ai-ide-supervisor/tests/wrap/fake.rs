@@ -62,6 +62,8 @@ struct Script {
     capabilities: Value,
     /// Begins a progress on this method that never ends.
     progress_on: Option<String>,
+    /// Talks without end from this method on.
+    flood_on: Option<String>,
     /// Stops itself with SIGSTOP on this method.
     stop_on: Option<String>,
 }
@@ -157,7 +159,10 @@ impl Server {
     }
 
     fn take(&mut self, message: Message) {
-        let shown = serde_json::to_value(&message).unwrap();
+        let mut shown = serde_json::to_value(&message).unwrap();
+        if shown["params"]["filling"].is_string() {
+            shown["params"] = Value::Null;
+        }
         self.note(&shown);
         self.got += 1;
         if self.script.crash_on_nth == Some(self.got) {
@@ -216,6 +221,12 @@ impl Server {
         }
         if is(&self.script.ask_configuration_in) {
             self.ask("workspace/configuration", json!({ "items": [{}] }));
+        }
+        if is(&self.script.flood_on) {
+            let line = json!({ "type": 4, "message": "x".repeat(60_000) });
+            loop {
+                self.send(Notification::new("window/logMessage".into(), line.clone()));
+            }
         }
         self.answer(request);
         if is(&self.script.crash_after) {
