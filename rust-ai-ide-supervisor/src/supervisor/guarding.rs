@@ -129,6 +129,18 @@ impl Guarding {
         }
     }
 
+    /// Lets go of the end of a run after which a newer one was started, as one more end to be told of.
+    pub(super) fn outdate(&self, service: &ServiceId, newest: Incarnation) {
+        let Some(outlived) = self.take(service) else { return };
+        if let Some(status) = outlived.status.filter(|_| outlived.incarnation < newest) {
+            let told = unstored(&outlived.service, outlived.incarnation, status, newest);
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+            drop(outlived.into_child());
+        } else {
+            self.lock().insert(service.clone(), outlived);
+        }
+    }
+
     /// Names the runs that are to be taken over alive, so that no sweep ends them.
     pub(super) fn kept(&self) -> Vec<(ServiceId, Incarnation)> {
         let outlived = self.lock();
@@ -197,14 +209,20 @@ fn unjudged(outlived: &Outlived, stored: Option<&ServiceState>) -> Vec<(ServiceI
         })
     };
     let ends = outlived.earlier.iter().filter(|(run, _)| unknown(*run));
-    ends.map(|(run, status)| {
-        let detail = format!(
-            "run #{run} ended ({}) shortly before the supervisor did; run #{newest} was started since",
-            how(*status)
-        );
-        (outlived.service.clone(), detail)
-    })
-    .collect()
+    ends.map(|(run, status)| unstored(&outlived.service, *run, *status, newest)).collect()
+}
+
+fn unstored(
+    service: &ServiceId,
+    run: Incarnation,
+    status: ExitStatus,
+    newest: Incarnation,
+) -> (ServiceId, String) {
+    let detail = format!(
+        "run #{run} ended ({}) shortly before the supervisor did; run #{newest} was started since",
+        how(status)
+    );
+    (service.clone(), detail)
 }
 
 /// Waits until the ends in `ended` are judged and stored, and lets the guardian forget their records.

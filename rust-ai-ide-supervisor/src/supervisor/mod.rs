@@ -11,6 +11,7 @@ mod checkpoints;
 mod control;
 mod guarding;
 mod monitoring;
+mod numbers;
 mod open;
 mod operations;
 mod recovery;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use supervisor_core::error::{SupervisorError, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::journal::{Actor, AuditAction};
@@ -13,10 +14,12 @@ use supervisor_core::ports::{
 };
 use supervisor_core::state::{PendingOperation, ServiceState};
 use supervisor_core::status::SupervisorPhase;
-use supervisor_core::{CheckpointId, Incarnation, Sequence, ServiceId};
+use supervisor_core::{CheckpointId, Incarnation, ProcessIdentity, Sequence, ServiceId};
 use supervisor_ipc::IpcMonitor;
 use supervisor_persist::{Durability, StatePersistence};
-use supervisor_process::{Cgroups, ChannelPing, Engine, SystemProbes, SystemProcessTable};
+use supervisor_process::{
+    Cgroups, ChannelPing, Engine, SystemProbes, SystemProcessTable, guardian,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -24,11 +27,14 @@ use super::channels::ChannelHub;
 use super::guarding::{self, Guarding};
 use super::recovery::{after_clean_end, ended_cleanly, newest_states};
 use super::sink::{AuditQueue, Sink};
-use super::{Inner, Supervisor};
+use super::{Inner, Supervisor, numbers};
 use crate::state_dir::StateDir;
 
 /// How long what a dead supervisor left behind may take to end by itself before it is killed.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
+
+/// Runs of services.
+type Runs = Vec<(ServiceId, Incarnation)>;
 
 /// The engines, joined.
 #[derive(Debug)]
@@ -88,9 +94,14 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     let guarding = guarding::open(&inner.guardian, &dir).await?;
     guarding.claim_all(&mut recovered, inner.clock.wall()).await?;
     let kept = guarding.kept();
-    recovered.swept += sweep(&dir.mark(), &recovered.states, &kept).await;
-    let (cgroups, swept) = cgroups(inner.cgroups, dir.mark(), kept).await;
+    let (leftovers, mut seen) = leftovers(&dir.mark(), &recovered.states, &kept);
+    seen.extend(guardian::recorded_runs(dir.path()));
+    // Stored before what shows them is ended: this supervisor may be killed too.
+    exceed(&store, &guarding, &mut recovered, seen, inner.clock.wall()).await;
+    recovered.swept += end(&leftovers).await;
+    let (cgroups, swept, seen) = cgroups(inner.cgroups, dir.mark(), kept).await;
     recovered.swept += swept;
+    exceed(&store, &guarding, &mut recovered, seen, inner.clock.wall()).await;
 
     let events_head = EventStore::head(&store).await?;
     // Events are a record for people; what recovery needs is in the journal and the trail, which are synced.
@@ -187,15 +198,37 @@ async fn read_stored(store: &StatePersistence) -> Result<Recovered, SupervisorEr
     })
 }
 
+/// Makes sure that the next run of each service has a higher number than those that were seen, and stores that.
+///
+/// A run that is taken over alive is the newest, whatever else was seen: it was started by the guardian that lives. What
+/// cannot be stored now is with the service's next transition; a start does not fail for it.
+async fn exceed(
+    store: &StatePersistence,
+    guarding: &Guarding,
+    recovered: &mut Recovered,
+    mut seen: Runs,
+    now: DateTime<Utc>,
+) {
+    let kept = guarding.kept();
+    seen.retain(|(service, _)| !kept.iter().any(|(kept, _)| kept == service));
+    let raised = numbers::raise(&mut recovered.states, seen, now);
+    if raised.is_empty() {
+        return;
+    }
+    for state in raised.iter().map(|transition| &transition.state) {
+        guarding.outdate(&state.id, state.incarnation);
+    }
+    if let Err(error) = StateStore::record(store, raised).await {
+        tracing::error!(error = %chain(&error), "numbers of runs that were seen are not stored");
+    }
+}
+
 /// Takes a cgroup if one is wanted and to be had, and ends what earlier supervisors left in theirs, but for the runs that
-/// are kept: what left everything else behind is found there.
-async fn cgroups(
-    wanted: bool,
-    mark: String,
-    kept: Vec<(ServiceId, Incarnation)>,
-) -> (Option<Cgroups>, u64) {
+/// are kept: what left everything else behind is found there. Gives how many that were, and the runs that had a group.
+async fn cgroups(wanted: bool, mark: String, kept: Runs) -> (Option<Cgroups>, u64, Runs) {
+    let none = (None, 0, Runs::new());
     if !wanted {
-        return (None, 0);
+        return none;
     }
     let found = tokio::task::spawn_blocking(move || {
         let cgroups = Cgroups::find(&mark)?;
@@ -203,22 +236,25 @@ async fn cgroups(
         Ok::<_, std::io::Error>((cgroups, ended))
     });
     match found.await {
-        Ok(Ok((cgroups, ended))) => (Some(cgroups), ended as u64),
+        Ok(Ok((mut cgroups, ended))) => {
+            let seen = cgroups.take_earlier_runs();
+            (Some(cgroups), ended as u64, seen)
+        }
         Ok(Err(error)) => {
             tracing::info!(%error, "sets are contained without cgroups");
-            (None, 0)
+            none
         }
-        Err(_) => (None, 0),
+        Err(_) => none,
     }
 }
 
-/// Ends every process that carries this state directory's mark, and every stored leader that is still that very process
-/// with its group, but for the runs that are kept: their supervisor is gone, for we hold its lock.
-async fn sweep(
+/// Names every process that carries this state directory's mark, and every stored leader that is still that very process
+/// with its group, but for the runs that are kept: their supervisor is gone, for we hold its lock. Also names the runs.
+fn leftovers(
     mark: &str,
     states: &HashMap<ServiceId, ServiceState>,
     kept: &[(ServiceId, Incarnation)],
-) -> u64 {
+) -> (Vec<ProcessIdentity>, Runs) {
     let table = SystemProcessTable::new();
     let is_kept = |service: &ServiceId, run: Incarnation| {
         kept.iter().any(|(id, kept)| id == service && *kept == run)
@@ -227,15 +263,22 @@ async fn sweep(
     let leaders: Vec<_> = unwanted.filter_map(|state| state.identity.clone()).collect();
     let mut identities = table.led_by(&leaders);
     let marked = table.marked(mark).into_iter();
+    let mut runs = Runs::new();
     for process in marked.filter(|process| !is_kept(&process.service, process.incarnation)) {
         if !identities.contains(&process.identity) {
             identities.push(process.identity);
         }
+        runs.push((process.service, process.incarnation));
     }
+    (identities, runs)
+}
+
+/// Ends what was left and gives how many processes that were.
+async fn end(identities: &[ProcessIdentity]) -> u64 {
     if identities.is_empty() {
         return 0;
     }
-    match table.end(&identities, LEFTOVER_GRACE).await {
+    match SystemProcessTable::new().end(identities, LEFTOVER_GRACE).await {
         Ok(report) if report.survivors.is_empty() => {}
         Ok(report) => {
             let survivors: Vec<_> = report.survivors.iter().map(ToString::to_string).collect();

@@ -208,6 +208,31 @@ fn both_killed_at_once_leave_no_second_copy() {
 }
 
 #[test]
+fn a_run_that_was_started_but_not_stored_keeps_its_number_for_itself() {
+    let mut place = Place::new(MIXED);
+    place.up();
+    let started = place.until("both run", both_run);
+    killed(&mut place);
+    // As a run looks whose supervisor and guardian were killed before either told of it.
+    let run = |service: &str, run: &str| {
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("600").env("IDE_SUPERVISOR_MARK", place.mark());
+        sleep.env("IDE_SUPERVISOR_SERVICE", service).env("IDE_SUPERVISOR_INCARNATION", run);
+        sleep.spawn().unwrap()
+    };
+    assert_eq!(Place::service(&started, "dies")["incarnation"], 1);
+    let mut left = [run("dies", "7"), run("dies", "6"), run("dies", "18446744073709551615")];
+    place.up();
+    let status = place.until("both run again", both_run);
+    assert_eq!(Place::service(&status, "dies")["incarnation"], 8);
+    for sleep in &mut left {
+        assert!(!sleep.wait().unwrap().success(), "it was ended");
+    }
+    assert!(place.down().success());
+    assert_eq!(place.marked(), 0);
+}
+
+#[test]
 fn what_hides_its_environment_is_no_second_copy_after_a_supervisor_without_a_guardian() {
     let mut place = Place::new(
         r#"

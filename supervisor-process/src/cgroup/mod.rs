@@ -43,6 +43,8 @@ pub struct Cgroups {
     turn: Semaphore,
     /// The last run could not be put into a group.
     refused: AtomicBool,
+    /// Runs that earlier supervisors with this mark had a group for.
+    earlier_runs: Vec<(ServiceId, Incarnation)>,
 }
 
 impl Cgroups {
@@ -79,8 +81,10 @@ impl Cgroups {
             io::ErrorKind::NotFound => unsupported("it is no cgroup v2"),
             _ => not_ours(error),
         })?;
-        remove_abandoned(parent);
         let own = format!("{PREFIX}{:016x}-", hash(mark));
+        // Looked at first: the group of a run that has ended is empty, and goes.
+        let earlier_runs = runs_below(parent, &own);
+        remove_abandoned(parent);
         let base = parent.join(format!("{own}{}-{:08x}", std::process::id(), fastrand::u32(..)));
         fs::create_dir(&base).map_err(not_ours)?;
         if let Err(error) = usable(&base) {
@@ -93,13 +97,20 @@ impl Cgroups {
             && fs::write(base.join("cgroup.subtree_control"), "+memory").is_ok();
         let (leftovers, turn, refused) =
             (Mutex::default(), Semaphore::new(1), AtomicBool::new(false));
-        Ok(Self { base, own, memory, leftovers, turn, refused })
+        Ok(Self { base, own, memory, leftovers, turn, refused, earlier_runs })
     }
 
     /// Gives the directory that holds the groups.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.base
+    }
+
+    /// Gives the runs that supervisors with the same mark before this one had a group for, once, those that had ended
+    /// included; a group whose run ended while its supervisor lived is gone.
+    #[must_use]
+    pub fn take_earlier_runs(&mut self) -> Vec<(ServiceId, Incarnation)> {
+        std::mem::take(&mut self.earlier_runs)
     }
 
     /// Kills what earlier supervisors with this mark left in their groups, but for the runs that are kept, and gives how
@@ -198,6 +209,20 @@ fn name_of(service: &ServiceId, run: Incarnation) -> String {
     format!("{service}.{run}")
 }
 
+fn run_of(name: &str) -> Option<(ServiceId, Incarnation)> {
+    let (service, run) = name.rsplit_once('.')?;
+    Some((ServiceId::new(service).ok()?, Incarnation(run.parse().ok()?)))
+}
+
+/// Names the runs that have a group in a directory of `parent` that begins with `own`.
+fn runs_below(parent: &Path, own: &str) -> Vec<(ServiceId, Incarnation)> {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let bases = directories(parent).into_iter();
+    let bases = bases.filter(|base| name(base).is_some_and(|name| name.starts_with(own)));
+    let groups = bases.flat_map(|base| directories(&base));
+    groups.filter_map(|group| run_of(&name(&group)?)).collect()
+}
+
 fn unsupported(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
@@ -288,6 +313,19 @@ mod tests {
         assert_eq!(found, Path::new("/sys/fs/cgroup/app"));
         assert_eq!(locate("25 20 0:22 / /sys rw - sysfs sysfs rw\n", "0::/\n"), None);
         assert_eq!(locate(mounts, "4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn groups_name_the_runs_of_earlier_supervisors_with_this_mark_and_of_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in ["own-1-a/svc.a.7", "own-2-b/svc.a.9", "own-2-b/not a run.x", "other-1-a/b.3"] {
+            fs::create_dir_all(directory.path().join(path)).unwrap();
+        }
+        let mut found = runs_below(directory.path(), "own-");
+        found.sort();
+        let service = ServiceId::new("svc.a").unwrap();
+        assert_eq!(name_of(&service, Incarnation(7)), "svc.a.7");
+        assert_eq!(found, [(service.clone(), Incarnation(7)), (service, Incarnation(9))]);
     }
 
     #[test]

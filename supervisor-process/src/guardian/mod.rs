@@ -19,12 +19,24 @@ mod protocol;
 mod protocol_tests;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use supervisor_core::ProcessIdentity;
+use supervisor_core::{Incarnation, ProcessIdentity, ServiceId};
 
 pub use becoming::run_if_asked;
 pub use host::{GuardianSpawner, Outlived, available, running};
+
+/// Names the runs whose end a guardian of this state directory recorded and that were not forgotten since, oldest first.
+///
+/// Nobody needs to guard it now. A record that cannot be read is passed over, as is a file that cannot be.
+#[must_use]
+pub fn recorded_runs(state_dir: &Path) -> Vec<(ServiceId, Incarnation)> {
+    let records = exits::read(state_dir).map(|(records, _)| records).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the ends that a guardian recorded cannot be read");
+        Vec::new()
+    });
+    records.into_iter().map(|record| (record.service, record.incarnation)).collect()
+}
 
 /// Which program becomes the guardian.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
