@@ -7,7 +7,7 @@ use supervisor_core::config::StopStep;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::message::ChannelState;
 use supervisor_core::{Generation, Monotonic, ServiceId};
-use supervisor_ipc::relay::{Frames, Input, Loss, Output};
+use supervisor_ipc::relay::{Envelope, Frames, Input, Loss, Output};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ladder::Ladder;
@@ -71,7 +71,7 @@ impl Wrap {
         let mut inbox = Inbox::new(options.framing, frames());
         let mut driver = Driver {
             service,
-            ladder: Ladder::new(options.by_policy.then(|| options.spec.clone())),
+            ladder: Ladder::new(&options.spec, options.by_policy),
             observer,
             out: Vec::new(),
             to_client: Outbox::default(),
@@ -167,7 +167,11 @@ impl Driver<'_> {
         let leaving = self.leaving.as_ref().map(|leaving| leaving.next);
         // While the client reads nothing the server is not read either, and its silence is not its own.
         let relay = if self.to_client.is_full() { None } else { self.wrap.relay.deadline() };
-        [stalled, leaving, self.start_at, relay].into_iter().flatten().min()
+        [stalled, leaving, self.start_due(), relay].into_iter().flatten().min()
+    }
+
+    fn start_due(&self) -> Option<Monotonic> {
+        self.start_at.map(|planned| self.ladder.due(planned, self.wrap.relay.held_until()))
     }
 
     pub(super) fn tell(&mut self, input: Input) {
@@ -267,7 +271,13 @@ impl Driver<'_> {
             }
             let generation = running.generation;
             match running.inbox.next() {
-                Ok(Some(message)) => self.tell(Input::FromServer { generation, message }),
+                Ok(Some(message)) => {
+                    let before = self.out.len();
+                    self.tell(Input::FromServer { generation, message });
+                    if !self.ladder.has_answered() && self.out[before..].iter().any(answers) {
+                        self.ladder.answered();
+                    }
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     let text = format!("{error} (at \"{}\")", running.inbox.dump());
@@ -280,7 +290,7 @@ impl Driver<'_> {
     /// Does what is due.
     async fn on_time(&mut self) {
         let now = self.now();
-        if self.start_at.is_some_and(|at| at <= now) && self.running.is_none() && !self.ending {
+        if self.start_due().is_some_and(|at| at <= now) && self.running.is_none() && !self.ending {
             self.start().await;
         }
         self.go_on_leaving(now).await;
@@ -377,6 +387,12 @@ impl Driver<'_> {
         // A client that reads nothing has had its time.
         drop(tokio::time::timeout(LAST_WORDS, all).await);
     }
+}
+
+/// Tells whether the client gets the result of a request.
+fn answers(output: &Output) -> bool {
+    matches!(output, Output::ToClient(message)
+        if Envelope::read(message).is_ok_and(|envelope| envelope.result().is_some()))
 }
 
 /// Waits for whatever the running server does first; for ever when there is none.

@@ -69,6 +69,8 @@ impl Driver<'_> {
         self.start_at = None;
         self.generation = self.generation.next();
         let generation = self.generation;
+        let now = self.now();
+        self.ladder.started(now);
         let options = &self.wrap.options;
         let spec = Arc::new(options.spec.clone());
         let started =

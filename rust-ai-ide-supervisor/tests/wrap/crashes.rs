@@ -210,6 +210,40 @@ fn a_server_that_dies_before_it_is_of_use_is_given_up_and_the_client_is_told() {
 }
 
 #[test]
+fn a_server_that_was_of_use_and_then_dies_in_six_starts_in_a_row_still_answers_what_waited() {
+    let crash = json!({ "crash_on": "initialize" });
+    let mut runs = vec![json!({})];
+    runs.extend(std::iter::repeat_n(crash, 6));
+    runs.push(json!({}));
+    let place = Place::new(&json!(runs));
+    let mut client = Client::start(&place);
+    client.initialize();
+    client.open(A, "one");
+    client.texts();
+    kill(place.pids()[0]);
+    let hover = client.hover(A);
+    assert_eq!(client.answer(hover)["result"]["contents"], "run 7");
+    client.hears("6 failed starts");
+}
+
+#[test]
+fn a_server_that_answers_and_then_dies_by_itself_twelve_times_is_always_there_again() {
+    let place = Place::new(&json!([{ "crash_on": "workspace/executeCommand" }]));
+    let mut client = Client::start(&place);
+    client.initialize();
+    for _ in 0..12 {
+        client.texts();
+        // While a server is being restored it is refused and not sent.
+        assert!(within(|| {
+            let command = client.call("workspace/executeCommand", json!({ "command": "x" }));
+            command["error"]["data"]["wasSent"] == true
+        }));
+    }
+    client.texts();
+    assert_eq!(place.pids().len(), 13);
+}
+
+#[test]
 fn a_crash_in_the_first_handshake_is_not_seen_by_the_client() {
     let place = Place::new(&json!([{ "crash_on": "initialize" }, {}]));
     let mut client = Client::start(&place);

@@ -116,6 +116,8 @@ pub struct LspRelay {
     ever_lost: bool,
     incident: Option<Incident>,
     gave_up: Option<String>,
+    /// Whether the person at the client was told since a server was ready last.
+    told_of_giving_up: bool,
     tried_again: Option<Monotonic>,
     /// Documents that are watched for a while after they were opened, because they may have killed a server.
     settling: Vec<(uri::UriKey, Monotonic)>,
@@ -162,6 +164,7 @@ impl LspRelay {
             ever_lost: false,
             incident: None,
             gave_up: None,
+            told_of_giving_up: false,
             tried_again: None,
             settling: Vec::new(),
             unproven: None,
@@ -261,5 +264,9 @@ impl Relay for LspRelay {
 
     fn held(&self) -> usize {
         self.asked.held()
+    }
+
+    fn held_until(&self) -> Option<Monotonic> {
+        self.asked.deadline()
     }
 }

@@ -179,7 +179,9 @@ impl LspRelay {
         if !self.session.greeted {
             self.refuse_greeting(&text, out);
         }
-        self.tell(&text, out);
+        if !std::mem::replace(&mut self.told_of_giving_up, true) {
+            self.tell(&text, out);
+        }
         if let Some(mut incident) = self.incident.take() {
             incident.report.ending = Ending::GaveUp(reason);
             incident.report.phases.down = self.now.since(incident.lost_at);
@@ -356,6 +358,7 @@ impl LspRelay {
     fn ready(&mut self, out: &mut Vec<Output>) {
         self.phase = Phase::Ready;
         self.careful = false;
+        self.told_of_giving_up = false;
         self.diagnostics.clear_at(self.now + self.options.stale);
         self.forget_registrations_at =
             self.registrations.any_old().then(|| self.now + self.options.registrations);

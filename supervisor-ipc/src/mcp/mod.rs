@@ -456,4 +456,8 @@ impl Relay for McpRelay {
     fn held(&self) -> usize {
         self.flight.waiting()
     }
+
+    fn held_until(&self) -> Option<Monotonic> {
+        self.flight.first_expiry(self.options.recovery.request_timeout)
+    }
 }

@@ -160,4 +160,7 @@ pub trait Relay: Send + fmt::Debug {
 
     /// Gives the number of messages that wait for a server.
     fn held(&self) -> usize;
+
+    /// Gives when the first of the requests that wait for a server fails because none came, if any waits.
+    fn held_until(&self) -> Option<Monotonic>;
 }

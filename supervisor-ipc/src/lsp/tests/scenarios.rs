@@ -365,6 +365,24 @@ fn giving_up_answers_everything_and_a_later_request_makes_it_be_tried_once_more(
 }
 
 #[test]
+fn the_person_is_told_once_that_the_server_is_down_until_one_was_ready_again() {
+    let mut bench = Bench::greeted(&sync());
+    for round in 1..3 {
+        bench.clear();
+        for attempt in 0..4 {
+            if attempt > 0 {
+                bench.start();
+            }
+            bench.crash();
+            bench.input(Input::RestartGaveUp { reason: "it is broken".to_owned() });
+            assert_eq!(bench.told("window/showMessage").len(), 1, "round {round}");
+        }
+        bench.clear();
+        bench.recover(&sync());
+    }
+}
+
+#[test]
 fn a_request_held_too_long_fails_and_too_many_fail_at_once() {
     let mut bench = Bench::greeted(&sync());
     bench.crash();
