@@ -1466,7 +1466,7 @@ _ide__supervisor() {
             return 0
             ;;
         ide__subcmd__supervisor__subcmd__wrap)
-            opts="-h --protocol --name --config --state-dir --color --help"
+            opts="-h --protocol --name --config --state-dir --silence --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1485,6 +1485,10 @@ _ide__supervisor() {
                     return 0
                     ;;
                 --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --silence)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

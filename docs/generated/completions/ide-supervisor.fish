@@ -376,6 +376,7 @@ mcp\t'The Model Context Protocol over standard input and output'"
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l name -d 'What it is called in messages and in the configuration; the program\'s name by default' -r
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l config -d 'Configuration file whose service of that name says how to run and restart the server; none is needed' -r -F
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l state-dir -d 'Directory in which `status`, `channels`, `events`, `logs` and `audit` show the server; wrapped servers share it' -r -F
+complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l silence -d 'How long a server that owes an answer and does nothing may be silent before it is replaced, 2s to 1h; five times as long while it works' -r
 complete -c ide-supervisor -n "__fish_ide_supervisor_using_subcommand wrap" -l color -d 'When to colour the output' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"

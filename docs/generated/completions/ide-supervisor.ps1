@@ -468,6 +468,7 @@ Register-ArgumentCompleter -Native -CommandName 'ide-supervisor' -ScriptBlock {
             [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'What it is called in messages and in the configuration; the program''s name by default')
             [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Configuration file whose service of that name says how to run and restart the server; none is needed')
             [CompletionResult]::new('--state-dir', '--state-dir', [CompletionResultType]::ParameterName, 'Directory in which `status`, `channels`, `events`, `logs` and `audit` show the server; wrapped servers share it')
+            [CompletionResult]::new('--silence', '--silence', [CompletionResultType]::ParameterName, 'How long a server that owes an answer and does nothing may be silent before it is replaced, 2s to 1h; five times as long while it works')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to colour the output')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')

@@ -16,6 +16,7 @@ mod nonsense;
 mod plumbing;
 mod real;
 mod shared;
+mod silence;
 mod stalls;
 
 /// The scripted server, when this program was started as one; nothing otherwise.

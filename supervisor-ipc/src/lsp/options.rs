@@ -43,6 +43,22 @@ pub struct LspOptions {
     pub process_id: Option<u32>,
 }
 
+impl LspOptions {
+    /// Makes everything that tells a silent server from a dead one follow `silence`, which becomes `silence_idle`, in
+    /// the proportions of the defaults: a sign of life is asked for after a sixth of it, a stopped server has half of
+    /// it, one that works five times as long.
+    #[must_use]
+    pub fn judging_silence_by(self, silence: Duration) -> Self {
+        Self {
+            probe_after: silence / 6,
+            silence_stopped: silence / 2,
+            silence_idle: silence,
+            silence_busy: silence.saturating_mul(5),
+            ..self
+        }
+    }
+}
+
 impl Default for LspOptions {
     fn default() -> Self {
         let secs = Duration::from_secs;
@@ -66,5 +82,19 @@ impl Default for LspOptions {
             watched_max: 10_000,
             process_id: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::McpOptions;
+
+    #[test]
+    fn the_defaults_follow_from_a_silence_of_a_minute() {
+        let minute = Duration::from_secs(60);
+        let (lsp, mcp) = (LspOptions::default(), McpOptions::default());
+        assert_eq!(lsp.clone().judging_silence_by(minute), lsp);
+        assert_eq!(mcp.clone().judging_silence_by(minute), mcp);
     }
 }

@@ -79,6 +79,17 @@ pub struct McpOptions {
     pub quiet: Duration,
 }
 
+impl McpOptions {
+    /// Makes everything that tells a silent server from a dead one follow `silence`, in the proportions of the
+    /// defaults: a sign of life is asked for after a twelfth of it, or after half of it when the server owes nothing,
+    /// and one that works has five times as long.
+    #[must_use]
+    pub fn judging_silence_by(mut self, silence: Duration) -> Self {
+        self.recovery.heartbeat.idle = silence / 12;
+        Self { silence, busy_silence: silence.saturating_mul(5), quiet: silence / 2, ..self }
+    }
+}
+
 impl Default for McpOptions {
     fn default() -> Self {
         Self {

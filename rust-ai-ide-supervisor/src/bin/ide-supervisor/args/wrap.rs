@@ -1,9 +1,17 @@
 //! `wrap`: one server behind one client.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use supervisor_core::ServiceId;
+use supervisor_core::text::format_duration;
+
+use super::duration;
+
+/// What a server may be silent for: below, one that a busy machine keeps from working would count as dead.
+const SILENCE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(3600);
 
 /// What client and server speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,9 +36,22 @@ pub(crate) struct Wrap {
     /// Directory in which `status`, `channels`, `events`, `logs` and `audit` show the server; wrapped servers share it.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// How long a server that owes an answer and does nothing may be silent before it is replaced, 2s to 1h; five times
+    /// as long while it works.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = silence)]
+    pub(crate) silence: Duration,
     /// The server and its arguments, after `--`; with --config those of the service by default.
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "config")]
     pub(crate) command: Vec<String>,
+}
+
+fn silence(text: &str) -> Result<Duration, String> {
+    let silence = duration(text)?;
+    if SILENCE.contains(&silence) {
+        return Ok(silence);
+    }
+    let (least, most) = (format_duration(*SILENCE.start()), format_duration(*SILENCE.end()));
+    Err(format!("a server may be silent for {least} to {most}"))
 }
 
 #[cfg(test)]
@@ -52,5 +73,19 @@ mod tests {
         assert_eq!(wrap.name, None);
         assert!(Whole::try_parse_from(["x", "--protocol", "lsp"]).is_err());
         assert!(Whole::try_parse_from(["x", "--", "srv"]).is_err());
+    }
+
+    #[test]
+    fn how_long_a_server_may_be_silent_is_kept_within_reason() {
+        let read = |silence| {
+            let line = ["x", "--protocol", "lsp", "--silence", silence, "--", "srv"];
+            Whole::try_parse_from(line).map(|whole| whole.wrap.silence)
+        };
+        assert_eq!(read("10m").unwrap(), Duration::from_secs(600));
+        for bad in ["0s", "1999ms", "61m", "soon", ""] {
+            let told = read(bad).unwrap_err().to_string();
+            assert!(told.contains("--silence"), "{told}");
+        }
+        assert!(read("1s").unwrap_err().to_string().contains("2s to 1h"));
     }
 }

@@ -84,7 +84,7 @@ fn session(wrap: &Wrap, watcher: Option<u32>) -> Result<(WrapEnd, String), Failu
         let output =
             os::client_output().map_err(|error| failed("cannot write standard output", &error))?;
         let session = Session {
-            relay: relay(wrap.protocol),
+            relay: relay(wrap),
             options,
             spawner: Arc::clone(&spawner) as Arc<_>,
             clock: Arc::new(SystemClock::new()),
@@ -217,14 +217,16 @@ const fn framing(protocol: WrapProtocol) -> FramingKind {
     }
 }
 
-fn relay(protocol: WrapProtocol) -> Box<dyn Relay> {
-    match protocol {
+fn relay(wrap: &Wrap) -> Box<dyn Relay> {
+    match wrap.protocol {
         WrapProtocol::Lsp => {
             let options =
                 LspOptions { process_id: Some(std::process::id()), ..LspOptions::default() };
-            Box::new(LspRelay::new(options))
+            Box::new(LspRelay::new(options.judging_silence_by(wrap.silence)))
         }
-        WrapProtocol::Mcp => Box::new(McpRelay::new(McpOptions::default())),
+        WrapProtocol::Mcp => {
+            Box::new(McpRelay::new(McpOptions::default().judging_silence_by(wrap.silence)))
+        }
     }
 }
 
