@@ -50,6 +50,12 @@ fn system(logs: &Path) -> SystemSpawner {
     SystemSpawner::new(mark, Some(logs.into()), false).unwrap()
 }
 
+/// A directory that is this user's alone, whatever the mask of file modes.
+fn own_dir() -> tempfile::TempDir {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+}
+
 async fn guardian(dir: &Path) -> GuardianSpawner {
     let program = GuardianProgram::Named(PathBuf::from(env!("CARGO_BIN_EXE_ide-guardian")));
     let mark = format!("macos-{}", dir.display());
@@ -94,7 +100,7 @@ async fn a_kill_ends_what_has_a_group_of_its_own() {
 
 #[tokio::test]
 async fn the_guardian_keeps_every_promise_of_a_spawner() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = own_dir();
     let spawner = guardian(dir.path()).await;
     let lasting =
         ServiceSpec { args: vec!["600".into()], ..ServiceSpec::new("svc", "sleep").unwrap() };
@@ -105,7 +111,7 @@ async fn the_guardian_keeps_every_promise_of_a_spawner() {
 
 #[tokio::test]
 async fn what_dies_with_its_host_is_gone_whole_and_what_outlives_it_is_handed_over() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = own_dir();
     let first = guardian(dir.path()).await;
     let dies = spawn(&first, sh("dies", TWO_GROUPS)).await;
     let stays = sh("stays", "sleep 600; :");

@@ -14,7 +14,7 @@ use supervisor_core::{Incarnation, ProcessIdentity, ServiceId, Signal};
 use supervisor_process::guardian::{GuardianNews, GuardianProgram, GuardianSpawner};
 use supervisor_process::{Cgroups, SystemSpawner};
 
-use crate::support::{World, eventually, is_alive, signal};
+use crate::support::{World, eventually, is_alive, own_dir, signal};
 
 /// A delegated cgroup v2 and its directory, or why there is none.
 fn delegated() -> Result<(Cgroups, PathBuf), String> {
@@ -141,7 +141,7 @@ async fn a_run_that_outlives_its_host_keeps_its_group_which_goes_with_it_under_t
         println!("left out: it takes a delegated cgroup v2: {error}");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = own_dir();
     let mark = dir.path().to_string_lossy().into_owned();
     let guardian = async || {
         let program = GuardianProgram::Named(env!("CARGO_BIN_EXE_ide-guardian").into());
@@ -201,7 +201,7 @@ async fn what_the_death_of_its_guardian_would_lose_is_found_in_its_cgroup() {
             return;
         }
     };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = own_dir();
     let mark = dir.path().to_string_lossy().into_owned();
     let program = GuardianProgram::Named(env!("CARGO_BIN_EXE_ide-guardian").into());
     let logs = dir.path().join("logs");

@@ -10,7 +10,7 @@ use supervisor_core::text::ByteSize;
 use supervisor_process::guardian::{GuardianProgram, GuardianSpawner};
 
 use crate::fixture;
-use crate::support::{LIMIT, World, eventually, is_alive};
+use crate::support::{LIMIT, World, eventually, is_alive, own_dir};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_are_in_the_exit_report() {
@@ -141,7 +141,7 @@ fn told(world: &World, why: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_guardian_drops_is_counted_and_told_as_what_its_host_drops_itself() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = own_dir();
     let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
     let program = GuardianProgram::Named(env!("CARGO_BIN_EXE_ide-guardian").into());
     let logs = dir.path().join("logs");

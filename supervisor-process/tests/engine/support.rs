@@ -15,6 +15,12 @@ use tempfile::TempDir;
 /// Longest wait for anything; far above what a loaded machine needs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
+/// A directory that is this user's alone, whatever the mask of file modes: a guardian takes no other.
+pub(crate) fn own_dir() -> TempDir {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+}
+
 /// Keeps every event.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Vec<EventKind>>);
