@@ -144,7 +144,7 @@ fn what_takes_a_privilege_that_is_missing_is_a_warning_and_the_service_runs() {
 id = "wishes"
 command = "sh"
 args = ["-c", "nice; cat /proc/self/oom_score_adj; exec sleep 600"]
-limits = { nice = -10, oom_score_adj = -900 }
+limits = { nice = -20, oom_score_adj = -900 }
 "#,
         );
         let mut up = Command::new("setpriv");
