@@ -6,6 +6,10 @@ use supervisor_core::error::DatabaseError;
 
 /// What a file system is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(test, target_os = "linux", target_os = "macos")),
+    expect(dead_code, reason = "elsewhere no directory's kind is told")
+)]
 pub(crate) enum Kind {
     /// It is on this machine.
     Local(&'static str),
