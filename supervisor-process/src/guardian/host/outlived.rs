@@ -39,6 +39,14 @@ impl Outlived {
     }
 }
 
+/// Asks a guardian what it holds; nothing if it is gone.
+async fn listed(link: &Link) -> Option<Vec<Held>> {
+    match link.ask(&Request::List).await {
+        Ok(Answer { reply: Reply::Sets(held), .. }) => Some(held),
+        _ => None,
+    }
+}
+
 impl GuardianSpawner {
     /// Names the sets that outlived the host before this one, those whose end was only recorded included; each run once.
     ///
@@ -55,18 +63,34 @@ impl GuardianSpawner {
             action: "asking the guardian what it holds".to_owned(),
             source: source.into(),
         };
+        let gone = || failed(std::io::Error::other("it is gone; try again"));
         let link = self.link().await?;
-        let answer = link.ask(&Request::List).await;
-        let Ok(Answer { reply: Reply::Sets(held), .. }) = answer else {
-            return Err(failed(std::io::Error::other("it is gone; try again")));
-        };
+        let held = listed(&link).await.ok_or_else(gone)?;
         let (records, read) = exits::read(&self.place.state_dir).map_err(failed)?;
         self.records_read.store(read, Ordering::Release);
         let boot_id = os::boot_id().to_owned();
         let mut found: Vec<Outlived> = Vec::new();
+        let mut unproven = Vec::new();
         for held in held {
-            if let Some(outlived) = self.take_over(&link, held, &boot_id).await {
-                found.push(outlived);
+            let set = held.set;
+            match self.take_over(&link, held, &boot_id).await {
+                Some(outlived) => found.push(outlived),
+                None => unproven.push(set),
+            }
+        }
+        if !unproven.is_empty() {
+            // Most likely it ended, and was reaped, since it was named; it is named with its end now.
+            let again = listed(&link).await.ok_or_else(gone)?;
+            for held in again.into_iter().filter(|held| unproven.contains(&held.set)) {
+                let (service, pid) = (held.service.clone(), held.pid);
+                match self.take_over(&link, held, &boot_id).await {
+                    Some(outlived) => found.push(outlived),
+                    None => tracing::error!(
+                        %service,
+                        pid,
+                        "a set's identity is not what the guardian says; it is left alone"
+                    ),
+                }
             }
         }
         for record in &records {
@@ -102,12 +126,10 @@ impl GuardianSpawner {
         let (pid, start_time) = (held.pid, held.start_time);
         let status = held.exit.as_ref().map(|exit| exit.status);
         let identity = ProcessIdentity { boot_id: boot_id.to_owned(), pid, start_time };
-        // Its leader is the guardian's unreaped child as long as it is listed as running, so this can only fail if
-        // somebody lies; then it is nobody we know.
+        // A leader that is listed as running and is not what was said has ended since, or somebody lies.
         let proven = status.is_some()
             || Entry::read(pid).is_some_and(|entry| entry.start_time == start_time);
         if !proven {
-            tracing::error!(service = %held.service, pid, "a set's identity is not what the guardian says; it is left alone");
             return None;
         }
         let (service, incarnation, channel) =
