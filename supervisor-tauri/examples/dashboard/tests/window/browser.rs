@@ -16,7 +16,7 @@ use x11rb::connection::Connection as _;
 use x11rb::protocol::xproto::{AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask};
 
 /// How long anything on the page may take on a machine that is busy building.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The key of an element's handle in every WebDriver answer.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The window's title, from the application's configuration.
@@ -39,7 +39,7 @@ pub(crate) struct Window {
     port: u16,
     session: String,
     number: String,
-    _driver: Ends,
+    driver: Ends,
     _display: Ends,
 }
 
@@ -63,7 +63,7 @@ impl Window {
             return None;
         };
         let mut window =
-            Self { port, session: String::new(), number, _driver: Ends(driver), _display: display };
+            Self { port, session: String::new(), number, driver: Ends(driver), _display: display };
         window.session = window.begin().await;
         Some(window)
     }
@@ -168,6 +168,21 @@ impl Window {
             self.of_session(Method::GET, &path, Value::Null).await.unwrap()
         };
         (ask("computedrole").await, ask("computedlabel").await)
+    }
+
+    /// The process in which the page is drawn and its scripts run: a descendant of the driver by way of the application.
+    pub(crate) fn page(&self) -> u32 {
+        let parent = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+        };
+        let ours = |pid: &u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let mut ancestors = std::iter::successors(Some(*pid), |pid| parent(*pid));
+            // The system cuts names at 15 bytes.
+            name.trim() == "WebKitWebProces" && ancestors.any(|pid| pid == self.driver.0.id())
+        };
+        super::processes().find(ours).unwrap()
     }
 
     /// Ends the session, for which the driver kills the application.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 mod browser;
 
-use browser::Window;
+use browser::{LIMIT, Window};
 
 /// Longest time for a process to be gone.
 const GONE: Duration = Duration::from_secs(30);
@@ -83,6 +83,56 @@ async fn an_application_that_is_killed_takes_its_services_along() {
     let left = [window.pid("first").await, window.pid("second").await];
     window.kill().await;
     for pid in left {
+        is_gone(pid).await;
+    }
+}
+
+/// What a process was started with: whose service it is, and of which run.
+fn marks(pid: u32) -> Option<(String, String)> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = |name: &str| {
+        let mut pairs = environment.split(|byte| *byte == 0);
+        let found = pairs.find_map(|pair| pair.strip_prefix(format!("{name}=").as_bytes()))?;
+        Some(String::from_utf8_lossy(found).into_owned())
+    };
+    let service = format!("{} {}", value("IDE_SUPERVISOR_MARK")?, value("IDE_SUPERVISOR_SERVICE")?);
+    Some((service, value("IDE_SUPERVISOR_INCARNATION")?))
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[tokio::test]
+async fn a_page_whose_process_crashes_touches_no_service_and_supervision_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(window) = Window::open(&directory.path().join("state")).await else { return };
+    for service in ["first", "second"] {
+        window.column(service, "state", "running").await;
+    }
+    let (first, second) = (window.pid("first").await, window.pid("second").await);
+    let (service, run) = marks(first).unwrap();
+    let is_next = |pid: &u32| marks(*pid).is_some_and(|it| it.0 == service && it.1 != run);
+
+    let page = window.page();
+    kill(page);
+    is_gone(page).await;
+    // Nobody but the supervisor below the lost page can do this.
+    kill(first);
+    let deadline = Instant::now() + LIMIT;
+    let again = loop {
+        if let Some(pid) = processes().find(is_next) {
+            break pid;
+        }
+        assert!(Instant::now() < deadline, "nobody restarted the service");
+        // poll: a restart without a page; a minute at most.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(Path::new(&format!("/proc/{second}")).exists(), "the other one runs on");
+
+    window.close();
+    for pid in [again, second] {
         is_gone(pid).await;
     }
 }
