@@ -12,7 +12,8 @@ use supervisor_core::event::{EventKind, SupervisorEvent};
 use supervisor_core::journal::{Actor, AuditEntry, AuditVerification};
 use supervisor_core::message::{ChannelState, ChannelStatus};
 use supervisor_core::ports::{
-    CheckpointSelector, EventSink, EventSubscription, RestoreSummary, SupervisorControl,
+    CheckpointSelector, EventSink, EventSubscription, ProcessSpawner as _, RestoreSummary,
+    SupervisorControl,
 };
 use supervisor_core::state::Phase;
 use supervisor_core::status::{LogLine, ServiceStatus, StatusReport};
@@ -22,9 +23,9 @@ use supervisor_process::SystemSpawner;
 use tokio::sync::Notify;
 
 use super::{Observed, Observer};
-use crate::Supervisor;
 use crate::daemon::{ControlServer, Faces};
 use crate::state_dir::StateDir;
+use crate::{GuardianChoice, Supervisor};
 
 /// Directory in a state directory that has one directory for each wrapped server, a state directory of its own.
 pub const RECORDS_DIR: &str = "wrap";
@@ -78,7 +79,9 @@ impl Recorder {
     ) -> Result<Self, SupervisorError> {
         let records = StateDir::open(StateDir::open(state_dir)?.join(RECORDS_DIR))?;
         let builder = Supervisor::builder().state_dir(records.join(service.as_str()));
-        let supervisor = builder.cgroups(false).build()?;
+        // It starts nothing: a guardian would own nothing, and `status` would say that it guards the server.
+        let builder = builder.guardian(GuardianChoice::Refused).cgroups(false);
+        let supervisor = builder.build()?;
         let sink = supervisor.sink().await?;
         supervisor.start_monitoring().await?;
         let since = supervisor.status().await?.supervisor.started_at;
@@ -253,6 +256,9 @@ impl SupervisorControl for Face {
         let seen = self.seen();
         report.services.push(seen.service.clone());
         report.channels.push(seen.channel.clone());
+        if let Some(spawner) = self.output.get() {
+            report.supervisor.containment = spawner.containment();
+        }
         Ok(report)
     }
 

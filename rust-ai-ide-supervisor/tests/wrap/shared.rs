@@ -63,6 +63,10 @@ fn a_state_directory_shows_the_wrapped_server_and_what_happened_to_it() {
     let status = state.json(&["status", "--json"]);
     assert_eq!(status["services"][0]["id"], "mine");
     assert_eq!(status["services"][0]["restarts"], 1);
+    let layers = status["supervisor"]["containment"].as_array().unwrap();
+    assert!(!layers.is_empty() && !layers.contains(&json!("guardian")), "{layers:?}");
+    let guardian = place.dir.path().join("state/wrap/mine/guardian.sock");
+    assert!(!guardian.exists(), "what guards nothing was started");
     let channels = state.says(&["channels", "--json"]);
     assert!(channels.contains("\"ready\""), "{channels}");
     assert!(within(|| state.says(&["events", "--json"]).contains("ChannelRecovered")));
