@@ -2,14 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fake::DIRECTORY;
-use crate::plumbing::{PATIENCE, Place, within};
+use crate::plumbing::{self, PATIENCE, Place, within};
 
 impl Place {
     /// The parameters of every message of this method that the servers saw.
@@ -67,16 +66,8 @@ impl Client {
     }
 
     /// Starts a session whose client reads nothing, and gives what it does not read.
-    pub(crate) fn spawn_deaf(place: &Place, mut command: Command) -> (Self, ChildStdout) {
-        let stderr = place.dir.path().join("stderr");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
-        command
-            .env(DIRECTORY, place.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(file);
-        let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
+    pub(crate) fn spawn_deaf(place: &Place, command: Command) -> (Self, ChildStdout) {
+        let (mut child, stdout, stderr) = plumbing::start(place, command);
         let stdin = child.stdin.take();
         let (_, inbox) = sync_channel(0);
         let (last, aside) = (String::new(), Vec::new());

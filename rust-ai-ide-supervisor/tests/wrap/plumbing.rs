@@ -1,10 +1,13 @@
 //! What the tests of both protocols need: a place for one session, and ways to wait for other processes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::fake::DIRECTORY;
 
 /// How long anything is waited for; generous, because machines that test are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +50,20 @@ impl Place {
         );
         vec!["sh".into(), "-c".into(), script]
     }
+}
+
+/// Starts a session whose standard error is added to a file, and gives what the client reads.
+pub(crate) fn start(place: &Place, mut command: Command) -> (Child, ChildStdout, PathBuf) {
+    let stderr = place.dir.path().join("stderr");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
+    command
+        .env(DIRECTORY, place.dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(file);
+    let mut child = command.spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    (child, stdout, stderr)
 }
 
 /// Polls until something holds.

@@ -2,14 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::fake::DIRECTORY;
-use crate::plumbing::{PATIENCE, Place, within};
+use crate::plumbing::{self, PATIENCE, Place, within};
 
 impl Place {
     /// How often servers were told to do this, by method or tool.
@@ -35,15 +34,7 @@ impl Client {
     pub(crate) fn start(place: &Place) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ide-supervisor"));
         command.args(["wrap", "--protocol", "mcp", "--"]).args(Place::command());
-        let stderr = place.dir.path().join("stderr");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap();
-        command
-            .env(DIRECTORY, place.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(file);
-        let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
+        let (mut child, stdout, stderr) = plumbing::start(place, command);
         let (sender, inbox) = sync_channel(100_000);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {

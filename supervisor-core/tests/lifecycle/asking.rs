@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use supervisor_core::config::{BeyondIntensity, RestartIntensity, RestartPolicy, ServiceSpec};
+use supervisor_core::config::{BeyondIntensity, RestartIntensity, ServiceSpec};
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::lifecycle::{
     Command, CommandFailure, Event, KILL_RETRY, PENDING_COMMANDS_MAX,
 };
 use supervisor_core::state::{Desired, Phase};
 
-use super::world::World;
+use super::world::{World, twice};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -18,14 +18,8 @@ fn secs(n: u64) -> Duration {
 /// Two restarts in a row, then it is given up; the intensity allows no more either.
 fn spec() -> ServiceSpec {
     ServiceSpec {
-        restart_jitter: Some(0.0),
-        restart_policy: RestartPolicy::ExponentialBackoff {
-            base_delay: secs(1),
-            max_delay: secs(1),
-            max_attempts: 2,
-        },
         restart_intensity: RestartIntensity::limited(2, secs(600), Some(BeyondIntensity::GiveUp)),
-        ..ServiceSpec::new("svc", "program").unwrap()
+        ..twice()
     }
 }
 

@@ -9,23 +9,14 @@ use supervisor_core::exit::ExitStatus;
 use supervisor_core::lifecycle::{Command, Event, Lifecycle, Now};
 use supervisor_core::state::{Phase, ServiceState};
 
-use super::world::World;
+use super::world::{World, twice};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
 fn spec() -> ServiceSpec {
-    ServiceSpec {
-        restart_jitter: Some(0.0),
-        restart_policy: RestartPolicy::ExponentialBackoff {
-            base_delay: secs(1),
-            max_delay: secs(1),
-            max_attempts: 2,
-        },
-        half_open_after: Some(secs(300)),
-        ..ServiceSpec::new("svc", "program").unwrap()
-    }
+    ServiceSpec { half_open_after: Some(secs(300)), ..twice() }
 }
 
 fn given_up() -> World {

@@ -4,13 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use supervisor_core::config::ServiceSpec;
+use supervisor_core::config::{RestartPolicy, ServiceSpec};
 use supervisor_core::error::SpawnErrorKind;
 use supervisor_core::event::EventKind;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::lifecycle::{Command, CommandFailure, Effect, Event, Lifecycle, Now};
 use supervisor_core::state::{Desired, Phase, ServiceState};
 use supervisor_core::{CommandId, Incarnation, Monotonic, ProcessIdentity, Signal};
+
+/// A service that is restarted twice in a row, a second after each end, and then given up.
+pub(crate) fn twice() -> ServiceSpec {
+    let second = Duration::from_secs(1);
+    ServiceSpec {
+        restart_jitter: Some(0.0),
+        restart_policy: RestartPolicy::ExponentialBackoff {
+            base_delay: second,
+            max_delay: second,
+            max_attempts: 2,
+        },
+        ..ServiceSpec::new("svc", "program").unwrap()
+    }
+}
 
 /// How the world treats the service's processes.
 #[derive(Debug, Clone, Copy)]
