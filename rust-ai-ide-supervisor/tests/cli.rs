@@ -38,7 +38,8 @@ fn init_then_check_is_valid_and_a_second_init_overwrites_nothing() {
 #[test]
 fn a_mistake_ends_with_3_and_its_message_on_standard_error() {
     let dir = tempfile::tempdir().unwrap();
-    let config = "[[service]]\nid = \"a\"\ncommand = \"sh\"\ncritcal = true\n";
+    let config =
+        "[[service]]\nid = \"a\"\ncommand = \"sh\"\ncritcal = true\n[supervisor]\nnope = 1\n";
     fs::write(dir.path().join("ide-supervisor.toml"), config).unwrap();
     fs::create_dir(dir.path().join("below")).unwrap();
     // Found upwards, as from a directory of the project.
@@ -48,11 +49,13 @@ fn a_mistake_ends_with_3_and_its_message_on_standard_error() {
     let said = text(&checked.stderr);
     assert!(said.contains(":4:1: unknown key `critcal` in service \"a\""), "{said}");
     assert!(said.contains("did you mean `critical`?"), "{said}");
+    assert!(said.contains(":6:1: unknown key `nope`") && said.contains("2 mistakes"), "{said}");
 
     let checked = program(dir.path(), &["config", "check", "--json"]);
     assert_eq!(checked.status.code(), Some(3));
     let report: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
     assert_eq!((&report["valid"], &report["line"]), (&false.into(), &4.into()));
+    assert_eq!(report["problems"][1]["line"], 6);
 }
 
 #[test]

@@ -58,8 +58,11 @@ fn every_mistake_gives_the_message_on_record() {
 #[test]
 fn every_message_has_a_place_and_what_was_expected() {
     for path in bad_configs() {
-        let Err(ConfigFileError::Problem(problem)) = ConfigFile::load(&path) else {
+        let Err(ConfigFileError::Problems(problems)) = ConfigFile::load(&path) else {
             panic!("{}: no problem with a place", path.display());
+        };
+        let [problem] = problems.shown() else {
+            panic!("{}: one mistake makes several: {problems}", path.display());
         };
         assert!(problem.line() >= 1 && problem.column() >= 1);
         assert!(problem.expected().is_some(), "{problem}");
@@ -67,6 +70,33 @@ fn every_message_has_a_place_and_what_was_expected() {
         let place = format!("{}:{}:{}: ", path.display(), problem.line(), problem.column());
         assert!(text.starts_with(&place), "{text}");
     }
+}
+
+#[test]
+fn all_mistakes_of_a_kind_are_told_at_once_in_the_order_of_the_file() {
+    let shape = "[[service]]\nid = 1\ncomand = \"x\"\n[supervisor]\nzzz = 1\n";
+    let text = ConfigFile::parse("f.toml", shape).unwrap_err().to_string();
+    let places: Vec<&str> = text.lines().filter(|line| line.starts_with("f.toml:")).collect();
+    assert_eq!(places.len(), 3, "{text}");
+    assert!(places[0].starts_with("f.toml:2:") && places[2].starts_with("f.toml:5:"), "{text}");
+    assert!(text.ends_with("\n\n3 mistakes"), "{text}");
+
+    let meaning = "[supervisor]\nmax_concurrent_services = 0\n\
+        [[service]]\nid = \"A B\"\ncommand = \"cargo\"\n\
+        [[service]]\nid = \"b\"\ncommand = \"no-such-program\"\ndepends_on = [{ id = \"c\" }]\n";
+    let text = ConfigFile::parse("f.toml", meaning).unwrap_err().to_string();
+    for told in ["max_concurrent_services", "\"A B\"", "no-such-program", "depends on \"c\""] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+}
+
+#[test]
+fn a_file_of_mistakes_shows_twenty_and_counts_the_rest() {
+    let text: String = (0..500).map(|n| format!("key{n} = 1\n")).collect();
+    let error = ConfigFile::parse("f.toml", &text).unwrap_err();
+    let ConfigFileError::Problems(problems) = &error else { panic!("{error}") };
+    assert_eq!((problems.shown().len(), problems.more()), (20, 480));
+    assert!(error.to_string().ends_with("\n\n500 mistakes, of which 480 are not shown"), "{error}");
 }
 
 #[test]
@@ -144,7 +174,7 @@ fn relative_paths_are_relative_to_the_file() {
 }
 
 #[test]
-fn any_damage_to_a_file_gives_one_short_message_or_none() {
+fn any_damage_to_a_file_gives_short_messages_or_none() {
     let whole = include_str!("data/every-key.toml");
     for at in (0..whole.len()).step_by(3) {
         for put in ["", "\"", "[", "]", "{", "=", "\n", "\0", "9", "-", "\u{1f600}", "\u{7f}"] {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use supervisor_core::error::{Classified, ErrorClass};
 
+/// Most mistakes of one file that are shown; whoever reads them mends those first.
+const PROBLEMS_MAX: usize = 20;
 /// Longest piece of a source line that is shown, in characters; a longer line is cut around the mistake.
 const LINE_SHOWN_MAX: usize = 110;
 
@@ -45,9 +47,9 @@ pub enum ConfigFileError {
         /// The most that is read, in bytes.
         limit: u64,
     },
-    /// A mistake at a place in the file.
+    /// Mistakes at places in the file.
     #[error(transparent)]
-    Problem(Box<Problem>),
+    Problems(Problems),
     /// There is a file already where one should be written.
     #[error("{}: exists already, and is left as it is\n  = help: check it with `ide-supervisor config check`, or remove it first", path.display())]
     AlreadyExists {
@@ -71,7 +73,7 @@ impl Classified for ConfigFileError {
             Self::NotFound { .. } => "config_file_not_found",
             Self::Read { .. } => "config_file_unreadable",
             Self::TooLarge { .. } => "config_file_too_large",
-            Self::Problem(_) => "config_file_invalid",
+            Self::Problems(_) => "config_file_invalid",
             Self::AlreadyExists { .. } => "config_file_exists",
             Self::Write { .. } => "config_file_unwritable",
         }
@@ -79,6 +81,40 @@ impl Classified for ConfigFileError {
 
     fn class(&self) -> ErrorClass {
         ErrorClass::Permanent
+    }
+}
+
+/// The mistakes in a configuration file, at least one, in the order of the file; displayed one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems {
+    problems: Vec<Problem>,
+    more: usize,
+}
+
+impl Problems {
+    /// Gives the first of them, at most 20.
+    #[must_use]
+    pub fn shown(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Gives how many there are beside those.
+    #[must_use]
+    pub const fn more(&self) -> usize {
+        self.more
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            write!(f, "{}{problem}", if n == 0 { "" } else { "\n\n" })?;
+        }
+        match (self.problems.len() + self.more, self.more) {
+            (0 | 1, _) => Ok(()),
+            (all, 0) => write!(f, "\n\n{all} mistakes"),
+            (all, more) => write!(f, "\n\n{all} mistakes, of which {more} are not shown"),
+        }
     }
 }
 
@@ -183,7 +219,7 @@ impl Finding {
     }
 
     /// Turns the span into a line of `text`, the source of the file at `path`.
-    pub(super) fn locate(self, path: &Path, text: &str) -> ConfigFileError {
+    fn locate(self, path: &Path, text: &str) -> Problem {
         let (start, end) = boundaries(text, &self.span);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
@@ -192,7 +228,7 @@ impl Finding {
         let empty = text[line_start..line_end].trim().is_empty();
         let source_line = (!self.hide_line && !empty)
             .then(|| cut(text[line_start..line_end].trim_end_matches('\r'), column, marked));
-        ConfigFileError::Problem(Box::new(Problem {
+        Problem {
             path: path.to_owned(),
             line: text[..line_start].matches('\n').count() + 1,
             column: column + 1,
@@ -200,8 +236,19 @@ impl Finding {
             source_line,
             expected: self.expected,
             help: self.help,
-        }))
+        }
     }
+}
+
+/// Turns what was found in `text`, the source of the file at `path`, into an error.
+pub(super) fn locate(mut found: Vec<Finding>, path: &Path, text: &str) -> ConfigFileError {
+    found.sort_by_key(|finding| finding.span.start);
+    // A service that depends on itself is one mistake in its values and one between services.
+    found.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+    let more = found.len().saturating_sub(PROBLEMS_MAX);
+    found.truncate(PROBLEMS_MAX);
+    let problems = found.into_iter().map(|finding| finding.locate(path, text)).collect();
+    ConfigFileError::Problems(Problems { problems, more })
 }
 
 /// Moves a span onto character boundaries inside the text.

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::document::{entry, tables};
-use super::error::Finding;
+use super::error::{Finding, locate};
 use super::os::SEPARATORS;
 use super::{ConfigFileError, meaning, shape};
 use crate::state_dir::STATE_DIR_NAME;
@@ -54,13 +54,12 @@ impl ConfigFile {
             let valid = error.utf8_error().valid_up_to();
             // The place is that of the first bad byte, for which a question mark stands in.
             let start = String::from_utf8_lossy(&error.as_bytes()[..valid]) + "?";
-            Finding {
+            let finding = Finding {
                 // What surrounds bytes that are no text is not worth repeating.
                 hide_line: true,
                 ..Finding::new(valid..valid, "this is not UTF-8 text")
-            }
-            .expected("a TOML file saved as UTF-8")
-            .locate(path, &start)
+            };
+            locate(vec![finding.expected("a TOML file saved as UTF-8")], path, &start)
         })?;
         Self::parse(path, &text)
     }
@@ -68,11 +67,12 @@ impl ConfigFile {
     /// Checks `text` as the content of the file at `path`.
     ///
     /// # Errors
-    /// [`ConfigFileError::Problem`] with the first mistake.
+    /// [`ConfigFileError::Problems`] with every mistake of the first kind there is: what is no TOML hides keys and types
+    /// that are wrong, and those hide values that do not fit, which are told one for each service.
     pub fn parse(path: impl AsRef<Path>, text: &str) -> Result<Self, ConfigFileError> {
         let path = std::path::absolute(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
         let (supervisor, services) =
-            read(&path, text).map_err(|finding| finding.locate(&shown(&path), text))?;
+            read(&path, text).map_err(|findings| locate(findings, &shown(&path), text))?;
         Ok(Self { supervisor, services, path })
     }
 
@@ -104,33 +104,46 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-fn read(path: &Path, text: &str) -> Result<(SupervisorConfig, Vec<ServiceSpec>), Finding> {
-    let root = DeTable::parse(text).map_err(|error| syntax(text, &error))?;
-    if let Some(finding) = shape::check(&root) {
-        return Err(finding);
-    }
+fn read(path: &Path, text: &str) -> Result<(SupervisorConfig, Vec<ServiceSpec>), Vec<Finding>> {
+    let root = DeTable::parse(text).map_err(|error| vec![syntax(text, &error)])?;
+    none(shape::check(&root))?;
     let table = root.get_ref();
     let settings = entry(table, "supervisor");
     let supervisor = match settings {
-        Some(settings) => deserialize(settings)?,
+        Some(settings) => deserialize(settings).map_err(|finding| vec![finding])?,
         None => SupervisorConfig::default(),
     };
-    meaning::check_supervisor(&supervisor, settings)?;
-    let service_tables = tables(table, "service");
-    if service_tables.is_empty() {
-        return Err(shape::no_services(root.span()));
+    let tables = tables(table, "service");
+    let mut found = Vec::new();
+    found.extend(meaning::check_supervisor(&supervisor, settings));
+    if tables.is_empty() {
+        found.push(shape::no_services(root.span()));
     }
-    let mut services = service_tables
-        .iter()
-        .map(|table| deserialize::<ServiceSpec>(table))
-        .collect::<Result<Vec<_>, _>>()?;
-    meaning::check_values(&services, &service_tables)?;
-    meaning::check_relations(&supervisor, &services, &service_tables, text)?;
-    for service in &mut services {
+    let mut services: Vec<ServiceSpec> = Vec::new();
+    for table in &tables {
+        match deserialize(table) {
+            Ok(service) => services.push(service),
+            Err(finding) => found.push(finding),
+        }
+    }
+    if services.len() < tables.len() {
+        return Err(found);
+    }
+    meaning::check_relations(&supervisor, &services, &tables, text, &mut found);
+    for (index, (service, table)) in services.iter_mut().zip(&tables).enumerate() {
+        let mistake = meaning::check_values(index, service, table);
         absolute_paths(service, directory(path));
+        match mistake {
+            Some(finding) => found.push(finding),
+            None => meaning::check_machine(service, table, &mut found),
+        }
     }
-    meaning::check_machine(&services, &service_tables)?;
+    none(found)?;
     Ok((supervisor, services))
+}
+
+fn none(found: Vec<Finding>) -> Result<(), Vec<Finding>> {
+    if found.is_empty() { Ok(()) } else { Err(found) }
 }
 
 fn deserialize<T: DeserializeOwned>(value: &Spanned<DeValue<'_>>) -> Result<T, Finding> {

@@ -19,7 +19,7 @@ mod shape;
 mod template;
 mod wording;
 
-pub use error::{ConfigFileError, Problem};
+pub use error::{ConfigFileError, Problem, Problems};
 pub use load::{CONFIG_BYTES_MAX, ConfigFile};
 pub use locate::{CONFIG_FILE_NAME, locate};
 pub use program::find_program;

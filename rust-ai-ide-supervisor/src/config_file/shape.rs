@@ -25,11 +25,11 @@ const KEYS_SHOWN_MAX: usize = 10;
 /// What a schema without `properties` knows.
 static NO_KEYS: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
-/// Finds the first mistake of shape in the order of the file.
-pub(super) fn check(root: &Spanned<DeTable<'_>>) -> Option<Finding> {
+/// Finds the mistakes of shape.
+pub(super) fn check(root: &Spanned<DeTable<'_>>) -> Vec<Finding> {
     let mut walker = Walker { findings: Vec::new() };
     walker.table(config_schema(), root.get_ref(), &root.span(), &Place::default());
-    walker.findings.into_iter().min_by_key(|finding| finding.span.start)
+    walker.findings
 }
 
 /// Suggests the candidate somebody probably meant by `given`.
@@ -316,16 +316,6 @@ fn form_meant(expected: &str, value: &DeValue<'_>, place: &Place) -> Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn first(text: &str) -> Option<Finding> {
-        check(&DeTable::parse(text).unwrap())
-    }
-
-    #[test]
-    fn the_first_mistake_in_the_file_is_the_one_reported() {
-        let text = "[[service]]\nid = \"a\"\ncommand = 1\nzzz = 1\n[supervisor]\naaa = 1\n";
-        assert!(first(text).unwrap().message.contains("command"));
-    }
 
     #[test]
     fn every_type_of_the_schema_is_understood() {

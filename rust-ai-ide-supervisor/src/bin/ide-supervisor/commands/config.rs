@@ -1,7 +1,7 @@
 //! `config init`, `config check`, `config schema`.
 
 use rust_ai_ide_supervisor::config_file::{
-    ConfigFile, ConfigFileError, config_schema, write_template,
+    ConfigFile, ConfigFileError, Problem, config_schema, write_template,
 };
 use serde_json::json;
 
@@ -61,13 +61,27 @@ fn check_json(loaded: Result<ConfigFile, ConfigFileError>, output: Output) -> Re
         Err(error) => error,
     };
     let mut report = json!({ "version": 1, "valid": false, "text": error.to_string() });
-    if let ConfigFileError::Problem(problem) = &error {
-        report["path"] = json!(problem.path());
-        report["line"] = json!(problem.line());
-        report["column"] = json!(problem.column());
-        report["message"] = json!(problem.message());
-        report["expected"] = json!(problem.expected());
+    if let ConfigFileError::Problems(problems) = &error {
+        let all: Vec<_> = problems.shown().iter().map(problem_json).collect();
+        // The first stands at the top too, for a reader that wants one place to jump to.
+        if let (Some(report), Some(first)) = (report.as_object_mut(), all.first()) {
+            report.extend(
+                first.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())),
+            );
+        }
+        report["problems"] = all.into();
+        report["problems_not_shown"] = json!(problems.more());
     }
     output.json(&report)?;
     Err(error.into())
+}
+
+fn problem_json(problem: &Problem) -> serde_json::Value {
+    json!({
+        "path": problem.path(),
+        "line": problem.line(),
+        "column": problem.column(),
+        "message": problem.message(),
+        "expected": problem.expected(),
+    })
 }
