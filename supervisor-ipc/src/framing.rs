@@ -9,6 +9,8 @@ use tokio_util::codec::{Decoder, Encoder};
 
 /// Longest header block of `Content-Length` framing, in bytes.
 const HEADER_MAX: usize = 8 * 1024;
+/// Bytes of a length before its frame.
+pub(crate) const LENGTH_HEAD: usize = size_of::<u32>();
 
 /// Cuts and joins messages for one connection.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Framing {
             target.put_slice(&content);
             return Ok(());
         }
-        let head = if self.kind == FramingKind::Length { 4 } else { 0 };
+        let head = if self.kind == FramingKind::Length { LENGTH_HEAD } else { 0 };
         target.put_bytes(0, head);
         body(&mut (&mut *target).writer())?;
         let length = target.len() - start - head;
@@ -105,19 +107,29 @@ impl Framing {
         broken(format!("a frame of {length} bytes exceeds {}", self.frame_max))
     }
 
-    fn decode_length(&self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
-        let Some(head) = source.get(..4) else {
+    /// Gives the length that a frame of [`FramingKind::Length`] says it has, once that is there.
+    pub(crate) fn promised(&self, source: &[u8]) -> io::Result<Option<usize>> {
+        let Some(head) = source.first_chunk() else {
             return Ok(None);
         };
-        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        if length > self.frame_max {
-            return Err(self.too_large(length as u64));
-        }
-        if source.len() < 4 + length {
-            source.reserve(4 + length - source.len());
+        let length = u32::from_be_bytes(*head) as usize;
+        if length > self.frame_max { Err(self.too_large(length as u64)) } else { Ok(Some(length)) }
+    }
+
+    /// Gives the length of the frame of [`FramingKind::Length`] that stands behind [`LENGTH_HEAD`], once all of it is there.
+    pub(crate) fn whole(&self, source: &[u8]) -> io::Result<Option<usize>> {
+        Ok(self.promised(source)?.filter(|length| source.len() - LENGTH_HEAD >= *length))
+    }
+
+    fn decode_length(&self, source: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let Some(length) = self.promised(source)? else {
+            return Ok(None);
+        };
+        if source.len() < LENGTH_HEAD + length {
+            source.reserve(LENGTH_HEAD + length - source.len());
             return Ok(None);
         }
-        source.advance(4);
+        source.advance(LENGTH_HEAD);
         Ok(Some(source.split_to(length).freeze()))
     }
 

@@ -1,5 +1,7 @@
 //! What a frame says: our own envelope, or JSON-RPC for language servers and MCP servers.
 
+use std::io;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -90,6 +92,21 @@ enum Kind {
     Pong,
 }
 
+impl Envelope {
+    /// Reads a frame.
+    pub(crate) fn read(frame: &[u8]) -> Result<Self, serde_json::Error> {
+        plain::read(frame).map_or_else(|| serde_json::from_slice(frame), Ok)
+    }
+
+    pub(crate) fn write(&self, to: &mut impl io::Write) -> io::Result<()> {
+        match self {
+            Self::Ack { s, d } => plain::write_ack(*s, *d, to),
+            Self::Reply { s, p } => plain::write_reply(*s, p, to),
+            other => Ok(serde_json::to_writer(to, other)?),
+        }
+    }
+}
+
 impl From<Flat> for Envelope {
     fn from(flat: Flat) -> Self {
         let Flat { k, s, d, version, session, handled, idle, m, p } = flat;
@@ -104,7 +121,8 @@ impl From<Flat> for Envelope {
     }
 }
 
-/// A message frame that borrows its message.
+/// A message frame that borrows its message, as serde writes it.
+#[cfg(test)]
 #[derive(Serialize)]
 struct MessageFrame<'a> {
     k: &'static str,
@@ -166,11 +184,11 @@ impl Protocol {
         s: u64,
         message: &IpcMessage,
         expects_reply: bool,
-        to: impl std::io::Write,
-    ) -> Result<(), serde_json::Error> {
+        to: &mut impl io::Write,
+    ) -> io::Result<()> {
         match self {
-            Self::Own => serde_json::to_writer(to, &MessageFrame { k: "m", s, m: message }),
-            Self::JsonRpc => serde_json::to_writer(
+            Self::Own => plain::write_message(s, message, to),
+            Self::JsonRpc => Ok(serde_json::to_writer(
                 to,
                 &RpcFrame {
                     jsonrpc: "2.0",
@@ -178,7 +196,7 @@ impl Protocol {
                     method: &message.message_type,
                     params: &message.payload,
                 },
-            ),
+            )?),
         }
     }
 
@@ -211,8 +229,7 @@ impl Protocol {
 }
 
 fn decode_own(frame: &[u8]) -> Result<Heard, String> {
-    let envelope: Envelope = serde_json::from_slice(frame).map_err(|error| error.to_string())?;
-    Ok(match envelope {
+    Ok(match Envelope::read(frame).map_err(|error| error.to_string())? {
         Envelope::Ack { s, d } => Heard::Ack { s, duplicate: d },
         Envelope::Reply { s, p } => Heard::Reply { s, reply: p },
         Envelope::Message { s, m } => {
@@ -265,3 +282,5 @@ fn decode_rpc(
         (None, None) => Err("a message without method and id".to_owned()),
     }
 }
+
+mod plain;

@@ -330,7 +330,7 @@ impl Task {
     fn write_message(&mut self, s: u64, message: &IpcMessage, expect_reply: bool) {
         let protocol = self.protocol;
         let Some(wire) = &mut self.wire else { return };
-        let written = wire.append(|body| Ok(protocol.write(s, message, expect_reply, body)?));
+        let written = wire.append(|body| protocol.write(s, message, expect_reply, body));
         if let Err(error) = written {
             // Its size was looked at when it was accepted, so this is a message that grew on the wire beyond the limit.
             tracing::error!(channel = %self.name, id = %message.id, %error, "a message cannot be written");

@@ -13,17 +13,19 @@ use supervisor_core::error::IpcError;
 use supervisor_core::message::IpcMessage;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
-use tokio_util::codec::Decoder;
 use uuid::Uuid;
 
 use super::{Endpoint, Handler};
-use crate::framing::Framing;
+use crate::framing::{Framing, LENGTH_HEAD};
 use crate::protocol::{ENVELOPE_VERSION, Envelope, Hello};
 
 /// Messages read and not handled yet; beyond it, or beyond `max_buffered_bytes`, nothing is read.
 const QUEUE_MAX: usize = 1024;
 /// Bytes of answers from which on they are written before anything else is handled; while there are any, nothing is read.
 const OUT_MAX: usize = 64 * 1024;
+/// Bytes asked of the system at a time: of a peer that says little, and of one that fills them.
+const READ_MIN: usize = 8 * 1024;
+const READ_MAX: usize = 64 * 1024;
 /// Messages handled before their acknowledgement goes out, if more are there to be handled.
 const ACK_EVERY: u32 = 64;
 /// Intervals of silence after which a peer that promised signs of life counts as gone; more than the channel allows us.
@@ -51,6 +53,8 @@ pub(super) struct Serving<'a, H, S> {
     /// How long the peer may be silent.
     silence: Option<Duration>,
     ended: bool,
+    /// Bytes asked of the system at a time.
+    read_size: usize,
 }
 
 impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
@@ -70,6 +74,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             session: None,
             silence: greeting,
             ended: false,
+            read_size: READ_MIN,
         }
     }
 
@@ -187,14 +192,19 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             // Only asked while a message is handled, which ends the wait.
             return std::future::pending().await;
         }
-        self.input.reserve(8 * 1024);
+        self.input.reserve(self.read_size);
         let read = match self.silence {
             Some(limit) => self.read_within(limit).await?,
             None => self.stream.read_buf(&mut self.input).await,
         };
         match read {
             Ok(0) | Err(_) => self.ended = true,
-            Ok(_) => self.cut()?,
+            Ok(_) => {
+                // A peer that fills all there was has more to say.
+                let filled = self.input.len() == self.input.capacity();
+                self.read_size = if filled { READ_MAX } else { self.read_size };
+                self.cut()?;
+            }
         }
         Ok(())
     }
@@ -216,23 +226,34 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
 
     /// Takes every whole frame out of what was read.
     fn cut(&mut self) -> Result<(), IpcError> {
-        while let Some(frame) =
-            self.framing.decode(&mut self.input).map_err(|error| broke(error.to_string()))?
+        // Looked at where they are; nothing is left of it on an error, which ends the connection.
+        let mut input = std::mem::take(&mut self.input);
+        let mut at = 0;
+        while let Some(length) =
+            self.framing.whole(&input[at..]).map_err(|error| broke(error.to_string()))?
         {
+            let start = at + LENGTH_HEAD;
+            at = start + length;
             let envelope =
-                serde_json::from_slice(&frame).map_err(|error| broke(error.to_string()))?;
+                Envelope::read(&input[start..at]).map_err(|error| broke(error.to_string()))?;
             match envelope {
                 Envelope::Hello(hello) => self.greet(hello)?,
                 _ if !self.greeted => return Err(broke("it did not greet first".to_owned())),
                 Envelope::Message { s, m } => {
-                    self.queued_bytes += frame.len();
-                    self.queue.push_back((s, m, frame.len()));
+                    self.queued_bytes += length;
+                    self.queue.push_back((s, m, length));
                 }
                 Envelope::Ping { s } => self.say(&Envelope::Pong { s })?,
                 Envelope::Broken => return Err(broke("a message without content".to_owned())),
                 Envelope::Ack { .. } | Envelope::Reply { .. } | Envelope::Pong { .. } => {}
             }
         }
+        input.advance(at);
+        let promised = self.framing.promised(&input).map_err(|error| broke(error.to_string()))?;
+        if let Some(length) = promised {
+            input.reserve((LENGTH_HEAD + length).saturating_sub(input.len()));
+        }
+        self.input = input;
         Ok(())
     }
 
@@ -259,9 +280,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
     }
 
     fn say(&mut self, envelope: &Envelope) -> Result<(), IpcError> {
-        let written = self.framing.append(&mut self.out, |body| {
-            serde_json::to_writer(body, envelope).map_err(io::Error::from)
-        });
+        let written = self.framing.append(&mut self.out, |body| envelope.write(body));
         written.map_err(|error| IpcError::Protocol {
             channel: "endpoint".to_owned(),
             reason: format!("an answer cannot be written: {error}"),
