@@ -20,7 +20,7 @@ use crate::support::{LIMIT, World, eventually, nothing_left};
 
 /// Runs a fixture of this file as a process of its own, after what `prelude` does in its shell, and checks that it said
 /// the word by which it is over, and that nothing is left of it.
-async fn hosted(fixture: &str, prelude: &str, over: &str) {
+pub(crate) async fn hosted(fixture: &str, prelude: &str, over: &str) {
     let mark = format!("test-{}-{:016x}", std::process::id(), fastrand::u64(..));
     let logs = tempfile::tempdir().unwrap();
     // Some hosts are another user.
@@ -41,13 +41,13 @@ async fn hosted(fixture: &str, prelude: &str, over: &str) {
 }
 
 /// Runs what a fixture does, if it was started as one, and tells whether it was.
-fn as_host<F: Future<Output = ()>>(act: impl FnOnce(String) -> F) -> bool {
+pub(crate) fn as_host<F: Future<Output = ()>>(act: impl FnOnce(String) -> F) -> bool {
     let Ok(mark) = std::env::var(BEHAVIOUR) else { return false };
     tokio::runtime::Runtime::new().unwrap().block_on(act(mark));
     true
 }
 
-fn engine(mark: String) -> Engine {
+pub(crate) fn engine(mark: String) -> Engine {
     Engine::builder().mark(mark).log_dir(std::env::var("TEST_LOGS").unwrap()).build().unwrap()
 }
 

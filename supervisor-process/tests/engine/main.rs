@@ -9,6 +9,7 @@ mod groups;
 mod hangs;
 mod host;
 mod leftovers;
+mod light;
 mod output;
 mod probes;
 mod random;
