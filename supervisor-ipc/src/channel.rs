@@ -132,7 +132,7 @@ impl Channel {
             synchronizer: None,
             wire: None,
             session: None,
-            waiting: HashMap::new(),
+            left: HashMap::new(),
             jobs: JoinSet::new(),
             shown,
             incoming: incoming.clone(),

@@ -15,6 +15,7 @@ mod monitor;
 mod os;
 mod protocol;
 mod receipt;
+mod recent;
 pub mod relay;
 mod session;
 mod share;

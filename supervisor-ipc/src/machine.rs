@@ -4,17 +4,19 @@
 //! lane, or in flight.
 //! **Invariant:** nothing that belongs to one generation can complete a message of another.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use supervisor_core::config::RecoveryConfig;
 use supervisor_core::message::{ChannelState, IpcMessage, Outcome};
 use supervisor_core::policy::SplitMix;
 use supervisor_core::{Generation, Monotonic};
+use uuid::Uuid;
 
 pub use crate::message::SendOptions;
 pub(crate) use crate::message::{Accepted, Action, Event, Item, Limit, Refusal, Tally};
 use crate::message::{Incident, held, size};
+use crate::receipt::{Promise, Slot};
 use budget::RetryBudget;
 use life::Life;
 use link::Link;
@@ -33,7 +35,8 @@ pub(crate) struct Machine {
     lanes: [VecDeque<Item>; 4],
     in_lanes: usize,
     pub(crate) buffered_bytes: usize,
-    in_flight: BTreeMap<u64, Item>,
+    /// Written and not ended, by their numbers, which only rise.
+    in_flight: VecDeque<Item>,
     next_s: u64,
     /// No message is due before this; may be too early, never too late.
     expiry: Option<Monotonic>,
@@ -81,7 +84,7 @@ impl Machine {
             lanes: Default::default(),
             in_lanes: 0,
             buffered_bytes: 0,
-            in_flight: BTreeMap::new(),
+            in_flight: VecDeque::new(),
             next_s: 1,
             expiry: None,
             link: Link::default(),
@@ -116,18 +119,21 @@ impl Machine {
         self.seen.forgotten_early
     }
 
-    /// Takes a message, or says why not. A refused message leaves no trace.
+    /// Takes a message and the promise of its outcome, or says why not. A refused message leaves no trace, and the promise
+    /// of it and of a duplicate stays.
     pub(crate) fn accept(
         &mut self,
         now: Monotonic,
         message: IpcMessage,
         options: SendOptions,
+        promise: &mut Option<Promise>,
         actions: &mut Vec<Action>,
     ) -> Result<Accepted, Refusal> {
         self.wake_up(now, actions);
         self.seen.forget(now);
-        if let Some(known) = self.seen.get(message.id) {
-            return Ok(Accepted::Duplicate(known.clone()));
+        let key = self.seen.key(message.id);
+        if let Some(known) = self.seen.get(key) {
+            return Ok(Accepted::Duplicate(known.outcome()));
         }
         match self.state {
             ChannelState::Closed => return Err(Refusal::Closed),
@@ -143,10 +149,11 @@ impl Machine {
         self.make_room(bytes, options.lane, actions)?;
         let deadline = now + options.ttl.unwrap_or(self.config.message_ttl);
         self.expires(deadline);
-        self.seen.insert(now, message.id);
+        let place = self.seen.insert(now, key, promise.take().unwrap_or_default());
         self.buffered_bytes += bytes;
         let item = Item {
             message: Arc::new(message),
+            place,
             options,
             bytes,
             deadline,
@@ -156,10 +163,30 @@ impl Machine {
             broke: Vec::new(),
             alone: 0,
         };
-        self.push_back(item);
         let ready = self.state == ChannelState::Ready;
-        self.pump(actions);
+        if ready && self.in_lanes == 0 && self.has_room() && deadline > now {
+            // What would be its turn at once needs no lane.
+            self.budget.fresh();
+            self.write(item, actions);
+        } else {
+            self.push_back(item);
+            self.pump(actions);
+        }
         Ok(if ready { Accepted::Sent } else { Accepted::Buffered })
+    }
+
+    /// Gives where the outcome of this message appears, if it has not ended.
+    pub(crate) fn slot(&self, id: Uuid) -> Option<Arc<Slot>> {
+        self.seen.slot(id)
+    }
+
+    /// Takes a message out that was written as number `s` and has not ended.
+    fn take_written(&mut self, s: u64) -> Option<Item> {
+        if self.in_flight.front()?.s() == s {
+            return self.in_flight.pop_front();
+        }
+        let at = self.in_flight.binary_search_by_key(&s, Item::s).ok()?;
+        self.in_flight.remove(at)
     }
 
     #[cfg(test)]
@@ -189,7 +216,7 @@ impl Machine {
                 self.on_alive(actions);
             }
             Event::Replied { s, reply } => {
-                if let Some(item) = self.in_flight.remove(&s) {
+                if let Some(item) = self.take_written(s) {
                     let outcome = Outcome::Answered { reply, generation: self.generation };
                     self.settle(item, outcome, actions);
                 }
@@ -252,27 +279,23 @@ impl Machine {
     /// Everything up to `s` has arrived there; what waits for an answer goes on waiting for it.
     fn on_acked(&mut self, s: u64, duplicate: bool, actions: &mut Vec<Action>) {
         let generation = self.generation;
-        while let Some(entry) = self.in_flight.first_entry().filter(|entry| *entry.key() <= s) {
-            if entry.get().options.expect_reply {
-                break;
-            }
-            let (at, item) = entry.remove_entry();
-            let outcome = Outcome::Acked { generation, duplicate: duplicate && at == s };
+        let acked =
+            |item: &Item| Outcome::Acked { generation, duplicate: duplicate && item.s() == s };
+        let over = |item: &Item| item.s() <= s && !item.options.expect_reply;
+        while self.in_flight.front().is_some_and(over)
+            && let Some(item) = self.in_flight.pop_front()
+        {
+            let outcome = acked(&item);
             self.settle(item, outcome, actions);
         }
         // Beyond one that waits for its answer there may be others; rare enough for a second look.
-        if self.in_flight.first_key_value().is_some_and(|(first, _)| *first <= s) {
-            let over: Vec<u64> = self
-                .in_flight
-                .range(..=s)
-                .filter(|(_, item)| !item.options.expect_reply)
-                .map(|(at, _)| *at)
-                .collect();
-            for at in over {
-                if let Some(item) = self.in_flight.remove(&at) {
-                    let outcome = Outcome::Acked { generation, duplicate: duplicate && at == s };
-                    self.settle(item, outcome, actions);
-                }
+        if self.in_flight.front().is_some_and(|first| first.s() <= s) {
+            let all = std::mem::take(&mut self.in_flight);
+            let (ended, kept): (VecDeque<_>, _) = all.into_iter().partition(over);
+            self.in_flight = kept;
+            for item in ended {
+                let outcome = acked(&item);
+                self.settle(item, outcome, actions);
             }
         }
     }
@@ -282,7 +305,7 @@ impl Machine {
             return;
         }
         let generation = self.generation;
-        for (_, item) in std::mem::take(&mut self.in_flight) {
+        for item in std::mem::take(&mut self.in_flight) {
             self.settle(item, Outcome::Indeterminate { generation }, actions);
         }
         self.in_lanes = 0;

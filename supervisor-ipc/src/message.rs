@@ -8,6 +8,9 @@ use supervisor_core::message::{ChannelState, IpcMessage, Lane, Outcome};
 use supervisor_core::{Generation, Monotonic};
 use uuid::Uuid;
 
+use crate::receipt::Promise;
+use crate::recent::Place;
+
 /// How one message is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendOptions {
@@ -42,9 +45,11 @@ impl Default for SendOptions {
 }
 
 /// A message on its way.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) message: Arc<IpcMessage>,
+    /// Where its id is remembered, with who waits for its outcome.
+    pub(crate) place: Place,
     pub(crate) options: SendOptions,
     pub(crate) bytes: usize,
     pub(crate) deadline: Monotonic,
@@ -63,6 +68,11 @@ impl Item {
     /// When it is given up, waiting or in flight.
     pub(crate) fn due(&self) -> Monotonic {
         self.answer_by.map_or(self.deadline, |by| by.min(self.deadline))
+    }
+
+    /// Its number when it was written last; 0 when it was not.
+    pub(crate) fn s(&self) -> u64 {
+        self.written.map_or(0, |(s, _)| s)
     }
 
     /// Whether it was there too often when a connection broke to be written beside others.
@@ -114,7 +124,7 @@ pub(crate) enum Event {
 }
 
 /// What the machine asks for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Action {
     Connect,
     Disconnect,
@@ -131,6 +141,8 @@ pub(crate) enum Action {
     },
     Settle {
         id: Uuid,
+        /// Who waits for it.
+        promise: Promise,
         outcome: Outcome,
     },
     Bury {
@@ -194,10 +206,17 @@ pub(crate) const OUTCOMES: [&str; 8] = [
 
 impl Tally {
     pub(crate) fn count(&mut self, outcome: &Outcome) {
-        let name = outcome.name();
-        if let Some(at) = OUTCOMES.iter().position(|known| *known == name) {
-            self.0[at] += 1;
-        }
+        let at = match outcome {
+            Outcome::Answered { .. } => 0,
+            Outcome::Acked { .. } => 1,
+            Outcome::NotSent { .. } => 2,
+            Outcome::Indeterminate { .. } => 3,
+            Outcome::Expired => 4,
+            Outcome::Rejected { .. } => 5,
+            Outcome::Superseded => 6,
+            Outcome::DeadLettered { .. } => 7,
+        };
+        self.0[at] += 1;
     }
 
     /// Gives what was counted since.

@@ -23,7 +23,7 @@ use crate::connection::Wire;
 use crate::durable::Durable;
 use crate::machine::{Accepted, Action, Event, Limit, Machine, Refusal, SendOptions};
 use crate::protocol::{Heard, Protocol};
-use crate::receipt::{Acceptance, Promise, Receipt};
+use crate::receipt::{Acceptance, Promise, Receipt, Slot};
 use crate::session::{SESSION_MAX, Session};
 use crate::share::Share;
 use crate::transport::{Connection, Transport};
@@ -58,7 +58,8 @@ pub(crate) struct Task {
     pub(crate) synchronizer: Option<Arc<dyn StateSynchronizer>>,
     pub(crate) wire: Option<Wire>,
     pub(crate) session: Option<Talk>,
-    pub(crate) waiting: HashMap<Uuid, Promise>,
+    /// Who waits for stored messages that the machine does not have yet; bounded by the rows of the outbox.
+    pub(crate) left: HashMap<Uuid, Promise>,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) shown: watch::Sender<Shown>,
     pub(crate) incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
@@ -133,37 +134,53 @@ impl Task {
         self.pings.push(answer);
     }
 
-    fn settle(&mut self, id: Uuid, outcome: Outcome) {
+    fn settle(&mut self, id: Uuid, promise: Promise, outcome: Outcome) {
         if let Some(durable) = &mut self.durable {
             durable.settled(id, &outcome);
         }
-        if let Some(waiting) = self.waiting.remove(&id) {
-            self.settled.push((waiting, outcome));
+        self.settled.push((promise, outcome));
+    }
+
+    /// Gives a message to the machine, and where its outcome appears. What was promised about a message while it was left in
+    /// the outbox still holds.
+    fn admit(
+        &mut self,
+        message: IpcMessage,
+        options: SendOptions,
+    ) -> (Result<Accepted, Refusal>, Arc<Slot>) {
+        let (now, id) = (self.now(), message.id);
+        self.machine.elsewhere = self.share.elsewhere();
+        let left = if self.left.is_empty() { None } else { self.left.remove(&id) };
+        let waited_for = left.is_some();
+        let promise = left.unwrap_or_default();
+        let slot = promise.slot();
+        let mut promise = Some(promise);
+        let mut actions = std::mem::take(&mut self.actions);
+        let accepted = self.machine.accept(now, message, options, &mut promise, &mut actions);
+        self.carry_out(&mut actions);
+        self.actions = actions;
+        match (promise.filter(|_| waited_for), &accepted) {
+            (Some(promise), Ok(Accepted::Duplicate(Some(outcome)))) => {
+                self.settled.push((promise, outcome.clone()));
+            }
+            (Some(promise), _) => drop(self.left.insert(id, promise)),
+            (None, _) => {}
         }
+        (accepted, slot)
     }
 
     fn accept(&mut self, message: IpcMessage, options: SendOptions) -> Receipt {
         let id = message.id;
-        let now = self.now();
-        self.machine.elsewhere = self.share.elsewhere();
-        // Registered before the machine acts: a message may end in the very step that accepts it.
-        let outcome = self.waiting.entry(id).or_default().slot();
-        let mut actions = std::mem::take(&mut self.actions);
-        let accepted = self.machine.accept(now, message, options, &mut actions);
-        self.carry_out(&mut actions);
-        self.actions = actions;
+        let (accepted, slot) = self.admit(message, options);
         match accepted {
-            Ok(Accepted::Sent) => Receipt::new(id, Acceptance::Sent, outcome),
-            Ok(Accepted::Buffered) => Receipt::new(id, Acceptance::Buffered, outcome),
-            Ok(Accepted::Duplicate(None)) => Receipt::new(id, Acceptance::Duplicate, outcome),
-            Ok(Accepted::Duplicate(Some(settled))) => {
-                self.waiting.remove(&id);
-                Receipt::ended(id, settled)
+            Ok(Accepted::Sent) => Receipt::new(id, Acceptance::Sent, slot),
+            Ok(Accepted::Buffered) => Receipt::new(id, Acceptance::Buffered, slot),
+            Ok(Accepted::Duplicate(None)) => {
+                let slot = self.machine.slot(id).unwrap_or(slot);
+                Receipt::new(id, Acceptance::Duplicate, slot)
             }
-            Err(refusal) => {
-                self.waiting.remove(&id);
-                Receipt::refused(id, self.refusal(id, refusal))
-            }
+            Ok(Accepted::Duplicate(Some(settled))) => Receipt::ended(id, settled),
+            Err(refusal) => Receipt::refused(id, self.refusal(id, refusal)),
         }
     }
 
@@ -292,7 +309,7 @@ impl Task {
                     self.write_message(s, &message, expect_reply);
                 }
                 Action::Ping { s } => self.write(self.protocol.ping(s, self.options.framing)),
-                Action::Settle { id, outcome } => self.settle(id, outcome),
+                Action::Settle { id, promise, outcome } => self.settle(id, promise, outcome),
                 Action::Bury { message, cause, generations } => {
                     self.bury(&message, cause, generations);
                 }

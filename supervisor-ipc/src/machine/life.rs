@@ -46,7 +46,7 @@ impl Machine {
         if late <= STOOD_STILL {
             return;
         }
-        for item in self.lanes.iter_mut().flatten().chain(self.in_flight.values_mut()) {
+        for item in self.lanes.iter_mut().flatten().chain(&mut self.in_flight) {
             item.deadline = item.deadline + late;
             item.answer_by = item.answer_by.map(|by| by + late);
             item.written = item.written.map(|(s, at)| (s, at + late));
@@ -79,9 +79,14 @@ impl Machine {
 
     /// When the oldest message in flight has waited long enough to ask about it; once for each.
     fn oldest_unanswered(&self) -> Option<Monotonic> {
-        let (s, item) = self.in_flight.range(self.life.asked + 1..).next()?;
-        let (_, at) = item.written.filter(|(written, _)| written == s)?;
-        Some(at + self.config.request_timeout)
+        let asked = self.life.asked;
+        let first = self.in_flight.front()?;
+        let item = if first.s() > asked {
+            first
+        } else {
+            self.in_flight.get(self.in_flight.partition_point(|item| item.s() <= asked))?
+        };
+        item.written.map(|(_, at)| at + self.config.request_timeout)
     }
 
     pub(super) fn on_alive(&mut self, actions: &mut Vec<Action>) {

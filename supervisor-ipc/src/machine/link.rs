@@ -172,7 +172,7 @@ impl Machine {
             });
         }
         let alone = u32::from(self.in_flight.len() == 1);
-        for (_, item) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+        for item in std::mem::take(&mut self.in_flight).into_iter().rev() {
             self.take_back(item, alone, actions);
         }
         self.life.stalled = None;

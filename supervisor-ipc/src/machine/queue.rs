@@ -122,11 +122,12 @@ impl Machine {
         for item in over {
             self.drop_item(item, Outcome::Expired, actions);
         }
-        let over: Vec<u64> =
-            self.in_flight.iter().filter(|(_, item)| item.due() <= now).map(|(s, _)| *s).collect();
-        let overdue = |item: &Item| item.answer_by.is_some_and(|by| by <= now);
-        let unanswered = over.iter().filter_map(|s| self.in_flight.get(s)).any(overdue);
-        for item in over.into_iter().filter_map(|s| self.in_flight.remove(&s)).collect::<Vec<_>>() {
+        let written = std::mem::take(&mut self.in_flight);
+        let (over, kept): (VecDeque<Item>, _) =
+            written.into_iter().partition(|item| item.due() <= now);
+        self.in_flight = kept;
+        let unanswered = over.iter().any(|item| item.answer_by.is_some_and(|by| by <= now));
+        for item in over {
             let outcome = if item.options.idempotent {
                 Outcome::Expired
             } else {
@@ -135,7 +136,7 @@ impl Machine {
             self.drop_item(item, outcome, actions);
         }
         let waiting = self.lanes.iter().flatten().map(|item| item.deadline);
-        self.expiry = waiting.chain(self.in_flight.values().map(Item::due)).min();
+        self.expiry = waiting.chain(self.in_flight.iter().map(Item::due)).min();
         if unanswered {
             self.on_unanswered(actions);
         }
@@ -152,8 +153,11 @@ impl Machine {
         self.buffered_bytes -= item.bytes;
         self.delivered += u64::from(outcome.delivered());
         self.outcomes.count(&outcome);
-        self.seen.settle(item.message.id, &outcome);
-        actions.push(Action::Settle { id: item.message.id, outcome });
+        let id = item.message.id;
+        // Its id is known for as long as it has not ended, and with it who waits for that.
+        if let Some(promise) = self.seen.settle(id, item.place, &outcome) {
+            actions.push(Action::Settle { id, promise, outcome });
+        }
     }
 
     /// Ends what the peer says it had handled before the connection broke; it need not be written again.
@@ -197,10 +201,13 @@ impl Machine {
 
     /// Whether anything may be written now: there is room on the way, and nobody under suspicion is alone on it.
     fn may_go_on(&self) -> bool {
-        self.in_lanes > 0
-            && self.writable
+        self.in_lanes > 0 && self.has_room()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.writable
             && self.in_flight.len() < self.config.max_in_flight
-            && !(self.in_flight.len() == 1 && self.in_flight.values().all(Item::suspected))
+            && !(self.in_flight.len() == 1 && self.in_flight.iter().all(Item::suspected))
     }
 
     fn write_from(&mut self, lane: Lane, share: usize, actions: &mut Vec<Action>) -> usize {
@@ -222,7 +229,7 @@ impl Machine {
         written
     }
 
-    fn write(&mut self, mut item: Item, actions: &mut Vec<Action>) {
+    pub(super) fn write(&mut self, mut item: Item, actions: &mut Vec<Action>) {
         let s = self.next_s;
         self.next_s += 1;
         item.attempts += 1;
@@ -239,7 +246,7 @@ impl Machine {
         let expect_reply = item.options.expect_reply;
         actions.push(Action::Write { s, message: Arc::clone(&item.message), expect_reply });
         if expect_reply || self.acknowledges {
-            self.in_flight.insert(s, item);
+            self.in_flight.push_back(item);
         } else {
             // The peer says nothing about it, so whether it arrived cannot be known.
             self.settle(item, Outcome::Indeterminate { generation: self.generation }, actions);

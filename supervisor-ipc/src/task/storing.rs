@@ -188,7 +188,8 @@ impl Task {
             durable.leave(sequence);
         }
         // Bounded by the rows of the outbox; each goes when its message ends.
-        let outcome = self.waiting.entry(id).or_default().slot();
+        let open = self.machine.slot(id);
+        let outcome = open.unwrap_or_else(|| self.left.entry(id).or_default().slot());
         Receipt::new(id, Acceptance::Buffered, outcome)
     }
 
@@ -196,7 +197,9 @@ impl Task {
     pub(super) fn accept_loaded(&mut self, entry: OutboxEntry, left: Option<Duration>) -> bool {
         let id = entry.message.id;
         if left.is_some_and(|left| left.is_zero()) {
-            self.settle(id, Outcome::Expired);
+            if let Some(promise) = self.left.remove(&id) {
+                self.settled.push((promise, Outcome::Expired));
+            }
             if let Some(durable) = &mut self.durable {
                 durable.finish(id);
             }
@@ -217,10 +220,7 @@ impl Task {
         if self.machine.admits(id) {
             self.hold(id);
         }
-        let now = self.now();
-        let mut actions = Vec::new();
-        let accepted = self.machine.accept(now, entry.message, options, &mut actions);
-        self.carry_out(&mut actions);
+        let (accepted, _) = self.admit(entry.message, options);
         if let Err(refusal) = accepted {
             tracing::debug!(channel = %self.name, %id, ?refusal, "a stored message stays in the outbox");
         }

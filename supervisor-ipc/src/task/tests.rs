@@ -34,7 +34,7 @@ fn task() -> Task {
         runtime: Handle::current(),
         session_id: Uuid::nil(),
         session: None,
-        waiting: HashMap::new(),
+        left: HashMap::new(),
         jobs: JoinSet::new(),
         shown: watch::Sender::new(show(&machine)),
         machine,

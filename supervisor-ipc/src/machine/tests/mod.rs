@@ -57,6 +57,8 @@ struct World {
     options: HashMap<Uuid, SendOptions>,
     settled: HashMap<Uuid, usize>,
     outcomes: HashMap<Uuid, Outcome>,
+    /// Where the outcome of the newest message with this id appears.
+    slots: HashMap<Uuid, Arc<Slot>>,
     /// Times each id was written.
     writes: HashMap<Uuid, usize>,
     /// The wire to the peer, of this generation.
@@ -96,6 +98,7 @@ impl World {
             options: HashMap::new(),
             settled: HashMap::new(),
             outcomes: HashMap::new(),
+            slots: HashMap::new(),
             writes: HashMap::new(),
             written: VecDeque::new(),
             said: VecDeque::new(),
@@ -189,7 +192,12 @@ impl World {
                     self.highest = s;
                     self.pings += 1;
                 }
-                Action::Settle { id, outcome } => self.note_outcome(id, outcome),
+                Action::Settle { id, promise, outcome } => {
+                    let slot = promise.slot();
+                    let mine = self.slots.get(&id).is_none_or(|mine| Arc::ptr_eq(mine, &slot));
+                    assert!(mine, "the outcome of another message");
+                    self.note_outcome(id, outcome);
+                }
                 Action::Bury { message, generations, .. } => {
                     self.buried.push((message.id, generations));
                 }
@@ -245,13 +253,21 @@ impl World {
     fn send(&mut self, id: u128, options: SendOptions) -> Result<Accepted, Refusal> {
         let uuid = Uuid::from_u128(id);
         let mut actions = Vec::new();
-        let known = self.machine.seen.get(uuid).is_some();
+        let known = self.machine.seen.get(self.machine.seen.key(uuid)).is_some();
         if !known {
             // An id that left the dedupe window is a new message, and ends once more.
             self.order.insert(uuid, self.accepted.len());
             self.options.insert(uuid, options);
         }
-        let accepted = self.machine.accept(self.now, message(id), options, &mut actions);
+        let mut promise = Some(Promise::default());
+        let slot = promise.as_ref().map(Promise::slot).unwrap_or_default();
+        let accepted =
+            self.machine.accept(self.now, message(id), options, &mut promise, &mut actions);
+        let taken = matches!(accepted, Ok(Accepted::Sent | Accepted::Buffered));
+        assert_eq!(promise.is_none(), taken, "a promise is kept with its message alone");
+        if taken {
+            self.slots.insert(uuid, slot);
+        }
         if matches!(accepted, Ok(Accepted::Sent | Accepted::Buffered)) {
             self.accepted.push(uuid);
         }

@@ -87,7 +87,7 @@ fn play(world: &mut World, moves: &[Move]) {
                     for _ in 0..32 {
                         world.machine.seen.forget(world.now);
                     }
-                    let known = world.machine.seen.get(id).is_some();
+                    let known = world.machine.seen.get(world.machine.seen.key(id)).is_some();
                     let writes = world.writes.remove(&id);
                     drop(world.send(id.as_u128(), options));
                     if let Some(writes) = writes.filter(|_| known) {
@@ -117,7 +117,7 @@ fn play(world: &mut World, moves: &[Move]) {
             Move::AckStray(s) => {
                 // A number of an earlier generation, or one never given, completes nothing.
                 world.step(Event::Alive);
-                let in_flight = world.machine.in_flight.keys().next().copied();
+                let in_flight = world.machine.in_flight.front().map(Item::s);
                 if in_flight.is_none_or(|first| *s < first) {
                     let before = world.machine.delivered;
                     world.step(Event::Replied { s: *s, reply: serde_json::Value::Null });

@@ -531,13 +531,15 @@ fn repetitions_beyond_the_budget_wait_in_their_order_until_time_pays_for_them() 
     world.machine.budget = RetryBudget::new(0, 0, 0);
     world.reconnect();
     assert!(world.written.is_empty(), "nothing pays");
+    world.send(5, patient).unwrap();
+    assert!(world.written.is_empty(), "nothing newer overtakes what waits");
     world.machine.budget = RetryBudget::new(0, 1, 4);
     let wait = world.machine.next_deadline();
     assert!(wait.is_some());
     world.step(Event::Alive);
     assert_eq!(ids(&world), [1]);
     world.settle_all();
-    assert_eq!(world.effects.len(), 4);
+    assert_eq!(world.effects.len(), 5);
 }
 
 #[test]
