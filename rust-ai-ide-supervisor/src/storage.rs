@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use supervisor_core::CheckpointId;
 use supervisor_core::checkpoint::CheckpointContent;
-use supervisor_core::error::DatabaseError;
+use supervisor_core::error::{DatabaseError, SecurityError, SupervisorError};
 use supervisor_core::journal::Actor;
 use supervisor_core::message::DeadLetter;
 use supervisor_core::ports::{CheckpointStore, Outbox};
@@ -175,7 +175,8 @@ pub enum StorageAnswer {
 /// Carries a call out on a store. `now` is what running services have; what is stored when absent.
 ///
 /// # Errors
-/// Those of the store's calls, whose classes say whether a retry may help; nothing was changed then.
+/// Those of the store's calls, whose classes say whether a retry may help, and [`SecurityError::NotPermitted`] for a
+/// dead letter that is only kept; nothing was changed then.
 ///
 /// # Cancel safety
 /// Dropping it loses the answer, not the effect.
@@ -184,9 +185,9 @@ pub async fn carry_out(
     call: StorageCall,
     now: Option<CheckpointContent>,
     progress: Progress,
-) -> Result<StorageAnswer, DatabaseError> {
+) -> Result<StorageAnswer, SupervisorError> {
     let now = async || match now {
-        Some(now) => Ok(now),
+        Some(now) => Ok::<_, DatabaseError>(now),
         None => store.stored_content().await,
     };
     Ok(match call {
@@ -256,7 +257,10 @@ pub async fn carry_out(
             let limit = limit.min(DEAD_LETTERS_MAX);
             StorageAnswer::DeadLetters(store.dead_letters(channel, limit).await?)
         }
-        StorageCall::DeadLetterRequeue { ids } => StorageAnswer::Count(store.requeue(&ids).await?),
+        StorageCall::DeadLetterRequeue { ids } => {
+            refuse_kept(store, &ids).await?;
+            StorageAnswer::Count(store.requeue(&ids).await?)
+        }
         StorageCall::DeadLetterPurge { channel } => {
             StorageAnswer::Count(store.purge(channel).await?)
         }
@@ -266,6 +270,22 @@ pub async fn carry_out(
         }
         StorageCall::Doctor => StorageAnswer::Examined(store.doctor().await?),
     })
+}
+
+/// Refuses to send anything again if one of the letters says that it is only kept.
+async fn refuse_kept(store: &StatePersistence, ids: &[Uuid]) -> Result<(), SupervisorError> {
+    let letters = store.dead_letters(None, DEAD_LETTERS_MAX).await?;
+    let named = letters.iter().filter(|letter| ids.contains(&letter.message.id));
+    let kept: Vec<_> = named
+        .filter_map(|letter| {
+            Some(format!("{}: {}", letter.message.id, letter.kept_because.as_ref()?))
+        })
+        .collect();
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let action = "sending a dead letter again".to_owned();
+    Err(SecurityError::NotPermitted { action, reason: kept.join("; ") }.into())
 }
 
 fn restored(outcome: RestoreOutcome) -> StorageAnswer {

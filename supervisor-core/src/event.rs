@@ -163,7 +163,7 @@ pub enum EventKind {
         #[serde(default)]
         outcomes: BTreeMap<String, u64>,
     },
-    /// A message reached nobody: its time was up, or it was dropped for a newer one.
+    /// A message reached nobody: its time was up, it was dropped for a newer one, or the servers it was given to died of it.
     IpcMessageDropped {
         /// The channel.
         channel: String,

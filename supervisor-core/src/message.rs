@@ -219,6 +219,9 @@ pub struct DeadLetter {
     pub cause: String,
     /// The generations it was written in.
     pub generations: Vec<Generation>,
+    /// Why it is kept to be looked at only and not sent again on request, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_because: Option<String>,
 }
 
 /// A message in the durable outbox.

@@ -153,6 +153,19 @@ impl Outbox for StatePersistence {
             .await
     }
 
+    async fn forget(&self, ids: &[Uuid]) -> Result<u64, DatabaseError> {
+        let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+        self.writer()
+            .write("dead letters", move |connection| {
+                let mut gone = 0;
+                for id in &ids {
+                    gone += connection.execute("DELETE FROM dead_letter WHERE id = ?1", [id])?;
+                }
+                Ok(gone as u64)
+            })
+            .await
+    }
+
     async fn purge(&self, channel: Option<String>) -> Result<u64, DatabaseError> {
         self.writer()
             .write("dead letters", move |connection| {

@@ -358,6 +358,7 @@ async fn the_outbox_keeps_ids_order_and_dead_letters() {
         at: DateTime::UNIX_EPOCH,
         cause: "poison".into(),
         generations: Vec::new(),
+        kept_because: None,
     };
     store.bury(letter.clone()).await.unwrap();
     store.close().await.unwrap();

@@ -69,6 +69,6 @@ impl StorageControl for Supervisor {
                 }
             }
         }
-        Ok(answer?)
+        answer
     }
 }

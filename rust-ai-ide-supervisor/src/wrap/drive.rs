@@ -9,11 +9,12 @@ use supervisor_core::message::ChannelState;
 use supervisor_core::{Generation, Monotonic, ServiceId};
 use supervisor_ipc::relay::{Envelope, Frames, Input, Loss, Output};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 
 use super::ladder::Ladder;
 use super::pipe::{Inbox, Outbox};
 use super::running::{Running, Stall};
-use super::{Observed, Observer, Wrap, WrapEnd};
+use super::{Observed, Observer, Requeue, Wrap, WrapEnd};
 
 /// How long the last words to the client may take once the session is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -106,6 +107,7 @@ enum Woken {
     Time,
     Stop,
     Restart,
+    Requeue(Requeue),
 }
 
 impl Driver<'_> {
@@ -138,6 +140,7 @@ impl Driver<'_> {
                 () = sleep(pause) => Woken::Time,
                 () = &mut stop, if !asked_to_stop => Woken::Stop,
                 () = self.wrap.restart.notified(), if !self.ending => Woken::Restart,
+                asked = asked(&mut self.wrap.requeue) => Woken::Requeue(asked),
             };
             match woken {
                 Woken::ClientRead(Ok(read)) if read > 0 => self.client_read(inbox),
@@ -148,6 +151,7 @@ impl Driver<'_> {
                     self.client_gone();
                 }
                 Woken::Restart => self.restart().await,
+                Woken::Requeue(asked) => self.requeue(asked),
                 Woken::ServerRead(read) => self.server_read(read).await,
                 Woken::ServerWritten(written) => self.server_written(&written),
                 Woken::ServerEnded(status) => self.server_ended(status).await,
@@ -177,6 +181,13 @@ impl Driver<'_> {
     pub(super) fn tell(&mut self, input: Input) {
         let now = self.now();
         self.wrap.relay.handle(input, now, &mut self.out);
+    }
+
+    fn requeue(&mut self, Requeue { letter, answer }: Requeue) {
+        let now = self.now();
+        let done = self.wrap.relay.requeue(letter, now, &mut self.out);
+        // Who asked may have left.
+        drop(answer.send(done));
     }
 
     fn client_read(&mut self, inbox: &mut Inbox) {
@@ -348,6 +359,7 @@ impl Driver<'_> {
                 self.start_at = None;
             }
             Output::StopServer => self.leave(),
+            Output::DeadLetter(letter) => self.observer.observe(&Observed::DeadLetter(&letter)),
             Output::Report(report) => self.observer.observe(&Observed::Report(&report)),
             Output::Notice(text) => self.notice(&text),
         }
@@ -419,4 +431,14 @@ async fn sleep(pause: Option<Duration>) {
         Some(pause) => tokio::time::sleep(pause).await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits for what somebody asks to be tried again; for ever when nobody can ask.
+async fn asked(requeue: &mut Option<mpsc::Receiver<Requeue>>) -> Requeue {
+    if let Some(receiver) = requeue
+        && let Some(asked) = receiver.recv().await
+    {
+        return asked;
+    }
+    std::future::pending().await
 }

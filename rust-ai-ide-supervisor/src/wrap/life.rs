@@ -13,6 +13,9 @@ use super::ladder::Step;
 use super::running::Running;
 use super::{Observed, WrapEnd};
 
+/// Why a server is replaced that nothing is wrong with.
+pub(super) const ASKED_FOR: &str = "somebody asked for a restart";
+
 impl Driver<'_> {
     /// Ends what is left of the running server and decides what follows.
     pub(super) async fn lose(&mut self, loss: Loss) {
@@ -33,7 +36,7 @@ impl Driver<'_> {
         if let Some(running) = self.running.take() {
             let generation = running.generation;
             let last_stderr = running.end().await;
-            let loss = Loss::Replaced("somebody asked for a restart".to_owned());
+            let loss = Loss::Replaced(ASKED_FOR.to_owned());
             self.tell_loss(generation, &loss, last_stderr);
         }
         self.ladder.forgive();
@@ -41,8 +44,8 @@ impl Driver<'_> {
     }
 
     fn tell_loss(&mut self, generation: Generation, loss: &Loss, last_stderr: Vec<String>) {
-        let reason = loss.to_string();
-        self.observer.observe(&Observed::Lost { generation, reason: &reason });
+        let ending = self.ending;
+        self.observer.observe(&Observed::Lost { generation, loss, ending });
         self.tell(Input::ServerLost { generation, loss: loss.clone(), last_stderr });
     }
 

@@ -4,7 +4,9 @@
 //! either side is the relay's decision, when the server is started again is `ladder`'s.
 
 mod drive;
+mod face;
 mod ladder;
+mod letters;
 mod life;
 mod pipe;
 mod recorded;
@@ -13,6 +15,7 @@ mod running;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use letters::Requeue;
 pub use recorded::{RECORDS_DIR, Recorder};
 use supervisor_core::Generation;
 use supervisor_core::config::{
@@ -22,14 +25,16 @@ use supervisor_core::error::{ConfigError, SpawnError};
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::message::ChannelState;
 use supervisor_core::ports::{Clock, Entropy, ProcessSpawner};
-use supervisor_ipc::relay::{RecoveryReport, Relay};
-use tokio::sync::Notify;
+use supervisor_ipc::relay::{Letter, Loss, RecoveryReport, Relay};
+use tokio::sync::{Notify, mpsc};
 
 /// Something a person may want to know of.
 #[derive(Debug)]
 pub enum Observed<'a> {
     /// An incident is over.
     Report(&'a RecoveryReport),
+    /// Servers died of something, and none is given it any more.
+    DeadLetter(&'a Letter),
     /// Something that is no incident.
     Notice(&'a str),
     /// A server was started.
@@ -44,7 +49,9 @@ pub enum Observed<'a> {
         /// Its run.
         generation: Generation,
         /// Why.
-        reason: &'a str,
+        loss: &'a Loss,
+        /// Whether none follows it, because the session is ending.
+        ending: bool,
     },
     /// The health of the whole changed.
     State {
@@ -154,4 +161,6 @@ pub struct Wrap {
     pub entropy: Arc<dyn Entropy>,
     /// Notified when somebody asks for another server now.
     pub restart: Arc<Notify>,
+    /// Gives what somebody asks to be tried again, if anybody can ask.
+    pub requeue: Option<mpsc::Receiver<Requeue>>,
 }

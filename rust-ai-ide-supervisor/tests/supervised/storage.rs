@@ -232,6 +232,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
         at: Utc::now(),
         cause: "written 5 times".into(),
         generations: Vec::new(),
+        kept_because: None,
     };
     let config = rust_ai_ide_supervisor::SupervisorConfig::default();
     let (database, checkpoints) =

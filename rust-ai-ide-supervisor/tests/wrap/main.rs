@@ -12,6 +12,7 @@ mod client;
 mod crashes;
 mod fake;
 mod gone;
+mod letters;
 mod nonsense;
 mod plumbing;
 mod real;

@@ -8,15 +8,15 @@ use crate::plumbing::{Place, kill, within};
 const A: &str = "file:///w/a.x";
 
 /// A state directory and the commands about it.
-struct State(String);
+pub(crate) struct State(String);
 
 impl State {
-    fn of(place: &Place) -> Self {
+    pub(crate) fn of(place: &Place) -> Self {
         Self(place.dir.path().join("state").display().to_string())
     }
 
     /// Starts a session that is recorded here, with a server that says its name on standard error.
-    fn start(&self, place: &Place, name: Option<&str>) -> Client {
+    pub(crate) fn start(&self, place: &Place, name: Option<&str>) -> Client {
         let mut options = vec!["--state-dir", self.0.as_str()];
         options.extend(name.map(|name| ["--name", name]).into_iter().flatten());
         let mut server = Place::command();
@@ -29,20 +29,22 @@ impl State {
     }
 
     /// Gives what a command said and how it ended.
-    fn asked(&self, command: &[&str]) -> (String, Option<i32>) {
+    pub(crate) fn asked(&self, command: &[&str]) -> (String, Option<i32>) {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ide-supervisor"));
         let output = program.args(command).args(["--state-dir", &self.0]).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         (said + &String::from_utf8(output.stderr).unwrap(), output.status.code())
     }
 
-    fn says(&self, command: &[&str]) -> String {
+    pub(crate) fn says(&self, command: &[&str]) -> String {
         self.asked(command).0
     }
 
-    fn json(&self, command: &[&str]) -> Value {
+    pub(crate) fn json(&self, command: &[&str]) -> Value {
         let said = self.says(command);
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+        // What is said to people follows.
+        let first = serde_json::Deserializer::from_str(&said).into_iter().next();
+        first.unwrap().unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
     fn ids(&self) -> Vec<String> {
@@ -67,8 +69,14 @@ fn a_state_directory_shows_the_wrapped_server_and_what_happened_to_it() {
     assert!(!layers.is_empty() && !layers.contains(&json!("guardian")), "{layers:?}");
     let guardian = place.dir.path().join("state/wrap/mine/guardian.sock");
     assert!(!guardian.exists(), "what guards nothing was started");
-    let channels = state.says(&["channels", "--json"]);
-    assert!(channels.contains("\"ready\""), "{channels}");
+    let service = &status["services"][0];
+    assert_eq!(service["last_exit"], json!({ "code": null, "signal": 9, "reason": "crash" }));
+    let reason = "restarted, because run 1 was lost: the server ended: signal 9";
+    assert_eq!(service["reason"], reason);
+    assert!(state.says(&["status"]).contains(reason));
+    let channels = state.json(&["channels", "--json"]);
+    assert_eq!(channels[0]["state"], "ready", "{channels}");
+    assert_eq!(channels[0]["last_recovery"]["attempts"], 1, "{channels}");
     assert!(within(|| state.says(&["events", "--json"]).contains("ChannelRecovered")));
     assert!(within(|| state.says(&["audit", "list"]).contains("signal 9")));
     assert_eq!(client.leave(), Some(0));

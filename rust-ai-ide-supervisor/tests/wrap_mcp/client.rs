@@ -32,8 +32,12 @@ pub(crate) struct Client {
 impl Client {
     /// Starts a session with the scripted server.
     pub(crate) fn start(place: &Place) -> Self {
+        Self::start_with(place, &[])
+    }
+
+    pub(crate) fn start_with(place: &Place, options: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ide-supervisor"));
-        command.args(["wrap", "--protocol", "mcp", "--"]).args(Place::command());
+        command.args(["wrap", "--protocol", "mcp"]).args(options).arg("--").args(Place::command());
         let (mut child, stdout, stderr) = plumbing::start(place, command);
         let (sender, inbox) = sync_channel(100_000);
         std::thread::spawn(move || {
@@ -50,7 +54,11 @@ impl Client {
 
     /// Starts a session and does what belongs to its beginning.
     pub(crate) fn in_session(place: &Place) -> Self {
-        let mut client = Self::start(place);
+        Self::in_session_with(place, &[])
+    }
+
+    pub(crate) fn in_session_with(place: &Place, options: &[&str]) -> Self {
+        let mut client = Self::start_with(place, options);
         client.initialize();
         client.call("tools/list", json!({}));
         client

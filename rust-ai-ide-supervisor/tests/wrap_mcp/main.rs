@@ -12,6 +12,7 @@ mod client;
 mod crashes;
 mod fake;
 mod hostile;
+mod letters;
 #[path = "../wrap/plumbing.rs"]
 mod plumbing;
 mod real;

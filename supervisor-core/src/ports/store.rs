@@ -288,6 +288,15 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// Dropping it loses the answer, not the write.
     async fn requeue(&self, ids: &[uuid::Uuid]) -> Result<u64, DatabaseError>;
 
+    /// Deletes these dead letters and gives how many there were.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    ///
+    /// # Cancel safety
+    /// Dropping it loses the answer, not the write.
+    async fn forget(&self, ids: &[uuid::Uuid]) -> Result<u64, DatabaseError>;
+
     /// Deletes dead letters (all, or those of one channel) and gives how many there were.
     ///
     /// # Errors

@@ -394,6 +394,13 @@ impl Outbox for MemoryStore {
         Ok(count)
     }
 
+    async fn forget(&self, ids: &[Uuid]) -> Result<u64, DatabaseError> {
+        let mut kept = self.lock();
+        let before = kept.dead.len();
+        kept.dead.retain(|letter| !ids.contains(&letter.message.id));
+        Ok((before - kept.dead.len()) as u64)
+    }
+
     async fn purge(&self, channel: Option<String>) -> Result<u64, DatabaseError> {
         let mut kept = self.lock();
         let before = kept.dead.len();

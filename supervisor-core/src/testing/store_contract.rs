@@ -193,6 +193,7 @@ pub async fn outbox(store: &impl Outbox) {
         at: DateTime::UNIX_EPOCH,
         cause: "tried too often".to_owned(),
         generations: vec![Generation(1)],
+        kept_because: None,
     };
     store.bury(letter(2)).await.unwrap();
     store.bury(letter(4)).await.unwrap();
@@ -206,6 +207,9 @@ pub async fn outbox(store: &impl Outbox) {
     assert_eq!(ids(&rows), [2], "a dead letter that was put back is pending with its id");
     assert!(rows[0].sequence > second, "at the end of the queue");
     assert_eq!(store.purge(Some("b".to_owned())).await.unwrap(), 0);
+    store.bury(letter(5)).await.unwrap();
+    assert_eq!(store.forget(&[Uuid::from_u128(4), Uuid::from_u128(78)]).await.unwrap(), 1);
+    assert_eq!(store.dead_letters(None, 10).await.unwrap(), [letter(5)], "forgotten by its id");
     assert_eq!(store.purge(None).await.unwrap(), 1);
     assert!(store.dead_letters(None, 10).await.unwrap().is_empty(), "purged is gone");
 }

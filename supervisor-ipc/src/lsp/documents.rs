@@ -10,14 +10,10 @@ use supervisor_core::Generation;
 use super::notebooks::Notebook;
 use super::text::{Change, Encoding, apply};
 use super::uri::UriKey;
-use crate::relay::{member, notification};
+use crate::relay::{BLAME_MAX, CRASH, member, notification};
 
-/// Blame at which a text is held back: two crashes over it, or four kills, of which any may be somebody else's.
-const BLAME_MAX: u8 = 4;
-/// What a crash over a text adds to its blame.
-pub(crate) const CRASH: u8 = 2;
-/// What a kill over a text adds to its blame.
-pub(crate) const KILL: u8 = 1;
+/// Deaths of which the generation is remembered; the newest, as only those in a row count.
+const DEATHS_MAX: usize = 8;
 
 /// What an open document is.
 #[derive(Debug, Clone)]
@@ -48,6 +44,10 @@ pub(crate) struct Document {
     pub(crate) saved: bool,
     /// How much this text is blamed for deaths in a row.
     pub(crate) blame: u8,
+    /// The servers that died while it was blamed, oldest first.
+    pub(crate) deaths: Vec<Generation>,
+    /// The letter that says so, while it is held back.
+    pub(crate) letter: Option<u64>,
 }
 
 impl Document {
@@ -56,8 +56,35 @@ impl Document {
         self.blame >= BLAME_MAX
     }
 
-    pub(crate) fn blamed(&mut self, by: u8) {
+    /// A server died of it, as far as anybody can tell.
+    pub(crate) fn blamed(&mut self, by: u8, generation: Generation) {
         self.blame = self.blame.saturating_add(by).min(BLAME_MAX);
+        self.died(generation);
+    }
+
+    /// A server died that may have died of it.
+    pub(crate) fn suspected(&mut self, by: u8, generation: Generation) {
+        self.blame = self.blame.max(by);
+        self.died(generation);
+    }
+
+    fn died(&mut self, generation: Generation) {
+        if self.deaths.len() >= DEATHS_MAX {
+            self.deaths.remove(0);
+        }
+        self.deaths.push(generation);
+    }
+
+    /// A server survived it: what is held against this text is forgotten.
+    pub(crate) fn survived(&mut self) {
+        self.blame = 0;
+        self.deaths.clear();
+    }
+
+    /// Gives it one more chance, because it is another text by now or somebody asked for that.
+    pub(crate) fn another_chance(&mut self) {
+        self.blame = self.blame.min(CRASH);
+        self.letter = None;
     }
 
     pub(crate) fn is_cell_of(&self, notebook: &UriKey) -> bool {
@@ -158,6 +185,11 @@ impl Documents {
         self.open.iter_mut()
     }
 
+    /// Gives the document that is held back as the letter of this number says.
+    pub(crate) fn of_letter(&self, number: u64) -> Option<&UriKey> {
+        self.open.iter().find(|(_, document)| document.letter == Some(number)).map(|(key, _)| key)
+    }
+
     /// Tells whether a document, or the notebook it is a cell of, is held back until it changes.
     pub(crate) fn held_back(&self, key: &UriKey) -> bool {
         self.get(key).is_some_and(|document| match &document.body {
@@ -197,6 +229,8 @@ impl Documents {
             open_in: None,
             saved: false,
             blame: 0,
+            deaths: Vec::new(),
+            letter: None,
         };
         self.open.insert(key, document);
     }
@@ -241,7 +275,7 @@ impl Documents {
         document.version = version.unwrap_or_else(|| document.version.saturating_add(1));
         self.touches += 1;
         document.touched = self.touches;
-        document.blame = document.blame.min(CRASH);
+        document.another_chance();
         Some(())
     }
 

@@ -5,9 +5,10 @@
 //! to. While nothing is wrong every byte passes as it came.
 //!
 //! [`LspRelay`] holds the state; `client` takes in what the client sends, `edits` what of it is about documents, `server` what the server sends, `restore`
-//! gives a new server the state, `time` does what is due.
+//! gives a new server the state, `blame` finds out what one died of, `time` does what is due.
 
 mod asked;
+mod blame;
 mod client;
 mod documents;
 mod edits;
@@ -126,6 +127,8 @@ pub struct LspRelay {
     /// The last restoration ended in a death, so the next one goes document by document.
     careful: bool,
     numbers: u64,
+    /// The number of the last letter about something servers died of.
+    letters: u64,
     now: Monotonic,
 }
 
@@ -170,6 +173,7 @@ impl LspRelay {
             unproven: None,
             careful: false,
             numbers: OWN_IDS,
+            letters: 0,
             now: Monotonic::ZERO,
         }
     }
@@ -264,6 +268,16 @@ impl Relay for LspRelay {
 
     fn held(&self) -> usize {
         self.asked.held()
+    }
+
+    fn requeue(
+        &mut self,
+        letter: u64,
+        now: Monotonic,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
+        self.now = now;
+        self.try_again(letter, out)
     }
 
     fn held_until(&self) -> Option<Monotonic> {

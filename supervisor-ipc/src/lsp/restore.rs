@@ -6,7 +6,7 @@ use serde_json::Value;
 use supervisor_core::{Generation, Monotonic};
 
 use super::asked::Refusal;
-use super::documents::{Body, CRASH, KILL};
+use super::documents::Body;
 use super::methods::Kind;
 use super::uri::UriKey;
 use super::vitals::Vitals;
@@ -24,7 +24,7 @@ pub(super) struct Restore {
     /// Documents to be opened alone, each after the server has shown that it survived the one before.
     alone: VecDeque<UriKey>,
     /// The document opened alone and not shown to have been survived.
-    trying: Option<UriKey>,
+    pub(super) trying: Option<UriKey>,
     /// The sign of life that is waited for, and since when.
     probe: Option<(Id, Monotonic)>,
     released: bool,
@@ -64,7 +64,7 @@ impl LspRelay {
         if generation < self.generation {
             return;
         }
-        self.blame(loss, out);
+        self.blame(generation, loss, out);
         self.generation = generation;
         self.phase = Phase::Down;
         self.vitals = Vitals::default();
@@ -136,37 +136,6 @@ impl LspRelay {
         }
     }
 
-    /// Blames the document whose text the server was last given and never showed to have survived.
-    ///
-    /// Only a death in the moment of opening it alone counts as proof; anything else only makes it go last and alone
-    /// next time. Somebody else's kill proves nothing once the document was survived.
-    fn blame(&mut self, loss: &Loss, out: &mut Vec<Output>) {
-        let killed = matches!(loss, Loss::Exited(status) if status.signal() == Some(SIGKILL));
-        let weight = if killed { KILL } else { CRASH };
-        let alone = match &self.phase {
-            Phase::Restoring(restore) => restore.trying.clone(),
-            _ => None,
-        };
-        let settling = self.settling.pop().map(|(key, _)| key).filter(|_| !killed);
-        let suspect = self.unproven.take();
-        let restoring = matches!(self.phase, Phase::Restoring(_));
-        self.careful = restoring || (self.careful && !matches!(self.phase, Phase::Ready));
-        if let Some(document) =
-            alone.clone().or(settling).and_then(|key| self.documents.get_mut(&key))
-        {
-            document.blamed(weight);
-            if document.quarantined() {
-                let text = format!(
-                    "the language server dies of {}; it is held back until its text changes",
-                    document.uri
-                );
-                self.tell(&text, out);
-            }
-        } else if let Some(document) = suspect.and_then(|key| self.documents.get_mut(&key)) {
-            document.blame = document.blame.max(weight);
-        }
-    }
-
     pub(super) fn restart_gave_up(&mut self, reason: String, out: &mut Vec<Output>) {
         self.phase = Phase::Down;
         let text = format!("the language server is down: {reason}");
@@ -233,7 +202,7 @@ impl LspRelay {
     }
 
     /// Tells whether the server wants to know of a document, and may.
-    fn wants(&self, key: &UriKey) -> bool {
+    pub(super) fn wants(&self, key: &UriKey) -> bool {
         let Some(document) = self.documents.get(key) else {
             return false;
         };
@@ -433,6 +402,3 @@ impl LspRelay {
         }
     }
 }
-
-/// The signal that ends without a word: a person's, or the system's for want of memory.
-const SIGKILL: i32 = 9;

@@ -33,8 +33,7 @@ impl LspRelay {
         }
         for (key, _) in self.settling.extract_if(.., |(_, at)| *at <= now) {
             if let Some(document) = self.documents.get_mut(&key) {
-                // Survived: what is held against this text is forgotten.
-                document.blame = 0;
+                document.survived();
             }
         }
         if self.forget_registrations_at.is_some_and(|at| at <= now) {

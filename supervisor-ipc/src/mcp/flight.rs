@@ -73,11 +73,13 @@ pub(super) struct Call {
     pub(super) written: Option<Generation>,
     /// The server that had it last.
     pub(super) last_written: Option<Generation>,
+    /// Every server that had it, when it may be repeated; at most as many as there are attempts.
+    pub(super) given_to: Vec<Generation>,
     /// Its place among everything that was written.
     order: u64,
     pub(super) writes: u32,
-    /// Servers in a row that died while it was the newest unanswered thing they were given.
-    pub(super) blamed: u32,
+    /// How much it is blamed for the deaths of servers in a row of which it was the last word.
+    pub(super) blame: u8,
 }
 
 impl Kind {
@@ -249,9 +251,10 @@ impl Flight {
             since: now,
             written: None,
             last_written: None,
+            given_to: Vec::new(),
             order: 0,
             writes: 0,
-            blamed: 0,
+            blame: 0,
         };
         self.bytes += call.kept();
         self.by_id.insert(call.id.clone(), seq);
@@ -303,6 +306,9 @@ impl Flight {
         call.wire = wire.unwrap_or_else(|| call.id.clone());
         call.written = Some(generation);
         call.last_written = Some(generation);
+        if call.repeatable() && !call.stands() {
+            call.given_to.push(generation);
+        }
         call.order = self.order;
         call.writes += 1;
         if !call.repeatable() || self.bytes > max_bytes {
@@ -398,14 +404,14 @@ impl Flight {
         written.map(|(seq, call)| (*seq, if call.stands() { 0 } else { call.order })).collect()
     }
 
-    /// Lets a call wait again in its old place.
-    pub(super) fn wait_again(&mut self, seq: u64, newest: bool) {
+    /// Lets a call wait again in its old place; `weight` says how much it is to blame for that, if it may be.
+    pub(super) fn wait_again(&mut self, seq: u64, weight: Option<u8>) {
         let Some(call) = self.calls.get_mut(&seq) else { return };
         self.tools -= usize::from(call.written.is_some() && call.kind.tool().is_some());
         self.standing -= usize::from(call.written.is_some() && call.stands());
         self.by_wire.remove(&call.wire);
         call.written = None;
-        call.blamed = if newest { call.blamed + 1 } else { 0 };
+        call.blame = weight.map_or(0, |weight| call.blame.saturating_add(weight));
         self.waiting.insert(seq, Waiting::Call(seq));
     }
 

@@ -1,15 +1,13 @@
 //! What becomes of everything when a server is lost.
 
+use serde_json::json;
 use supervisor_core::{Generation, Monotonic};
 
 use super::failure::Fate;
 use super::flight::Kind;
 use super::restore::Restore;
-use super::{Leaving, Link, McpRelay};
-use crate::relay::{Loss, Output, notification};
-
-/// Servers in a row a request may be the last word of.
-const BLAME_MAX: u32 = 2;
+use super::{Leaving, Link, McpRelay, NOTHING_WAITS};
+use crate::relay::{BLAME_MAX, Letter, Loss, Output, notification};
 
 impl McpRelay {
     pub(super) fn server_lost(
@@ -54,20 +52,53 @@ impl McpRelay {
         let newest_call = written.iter().map(|(_, order)| *order).max().filter(|order| *order > 0);
         let newest = newest_call.max(self.restore.newest());
         if newest > newest_call {
-            self.restore.blame(&mut self.quarantine);
+            let number = self.letters + 1;
+            let (quarantine, weight) = (&mut self.quarantine, loss.weight());
+            if let Some(letter) = self.restore.blame(quarantine, weight, generation, number) {
+                self.letters = number;
+                out.push(Output::DeadLetter(Box::new(letter)));
+            }
         }
         let reason = format!("generation {generation} was lost: {loss}");
         for (seq, order) in written {
-            let is_newest = Some(order) == newest;
-            match self.fate(seq, is_newest, now) {
-                Some(fate) => self.fail(seq, fate, &reason, out),
-                None => self.flight.wait_again(seq, is_newest),
+            // What was not its last word is not what it died of.
+            let weight = if Some(order) == newest { Some(loss.weight()) } else { None };
+            match self.fate(seq, weight, now) {
+                Some(fate) => {
+                    if fate == Fate::DeadLettered {
+                        self.bury(seq, loss, out);
+                    }
+                    self.fail(seq, fate, &reason, out);
+                }
+                None => self.flight.wait_again(seq, weight),
             }
         }
     }
 
+    /// Says of a call what is kept of it.
+    fn bury(&mut self, seq: u64, loss: &Loss, out: &mut Vec<Output>) {
+        let Some(call) = self.flight.call(seq) else { return };
+        self.letters += 1;
+        let subject = call.subject();
+        let letter = Letter {
+            number: self.letters,
+            method: subject.method.to_owned(),
+            about: match subject.tool {
+                Some(tool) => json!({ "tool": tool }),
+                None => json!({}),
+            },
+            cause: format!(
+                "{} servers in a row died before they answered it; the last: {loss}",
+                call.given_to.len()
+            ),
+            generations: call.given_to.clone(),
+            over: Some(NOTHING_WAITS),
+        };
+        out.push(Output::DeadLetter(Box::new(letter)));
+    }
+
     /// How a call the lost server had ends, or nothing if the next one gets it.
-    fn fate(&self, seq: u64, is_newest: bool, now: Monotonic) -> Option<Fate> {
+    fn fate(&self, seq: u64, weight: Option<u8>, now: Monotonic) -> Option<Fate> {
         let call = self.flight.call(seq)?;
         let recovery = &self.options.recovery;
         let greets = matches!(call.kind, Kind::Initialize { .. });
@@ -77,7 +108,8 @@ impl McpRelay {
         if !call.can_repeat() {
             return Some(Fate::Indeterminate);
         }
-        if is_newest && call.blamed + 1 >= BLAME_MAX || call.writes >= recovery.max_attempts {
+        let blamed = weight.is_some_and(|weight| call.blame + weight >= BLAME_MAX);
+        if blamed || call.writes >= recovery.max_attempts {
             return Some(Fate::DeadLettered);
         }
         (now.since(self.flight.since(seq)) >= recovery.request_timeout).then_some(Fate::Expired)

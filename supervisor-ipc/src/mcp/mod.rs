@@ -58,6 +58,10 @@ const LEAVE: Duration = Duration::from_millis(1500);
 /// Longest id or progress token, in bytes of JSON.
 const ID_MAX: usize = 1024;
 
+/// What is said of a letter about a call.
+const NOTHING_WAITS: &str =
+    "its client was told that it failed and waits for no answer; make the call again from there";
+
 /// How ids of our own begin; a client's id that begins alike is renamed on its way to the server.
 const OWN_PREFIX: &str = "ide-supervisor/";
 
@@ -158,6 +162,8 @@ pub struct McpRelay {
     incident: Incident,
     /// The last number given to an id of our own.
     own: u64,
+    /// The number of the last letter about something servers died of.
+    letters: u64,
     /// Whether some server ran before.
     had_server: bool,
     /// Whether the running server was seen to work.
@@ -197,6 +203,7 @@ impl McpRelay {
             health: Health::new(&options),
             incident: Incident::default(),
             own: 0,
+            letters: 0,
             had_server: false,
             is_ready: false,
             pause: options.recovery.breaker.open_base,
@@ -466,6 +473,19 @@ impl Relay for McpRelay {
 
     fn held(&self) -> usize {
         self.flight.waiting()
+    }
+
+    fn requeue(
+        &mut self,
+        letter: u64,
+        _now: Monotonic,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
+        let method = self.quarantine.release(letter).ok_or(NOTHING_WAITS)?;
+        out.push(Output::Notice(format!(
+            "the next server is given `{method}` again, because somebody asked for that"
+        )));
+        Ok(())
     }
 
     fn held_until(&self) -> Option<Monotonic> {

@@ -11,7 +11,7 @@ use super::fields::{Fields, replaced};
 use super::lists::{List, Reading};
 use super::session::Offer;
 use super::{Link, McpOptions, McpRelay};
-use crate::relay::{Envelope, Id, Output, notification, request};
+use crate::relay::{BLAME_MAX, Envelope, Id, Letter, Output, notification, request, shown_uri};
 
 /// How long the client waits for lists to be compared; after that they count as changed.
 const LISTS_MAX: Duration = Duration::from_secs(5);
@@ -26,31 +26,78 @@ enum Item {
     List(List),
 }
 
-/// What is never given to a server again, because two in a row died of it.
+impl Item {
+    const fn method(&self) -> &'static str {
+        match self {
+            Self::Level => "logging/setLevel",
+            Self::Subscription(_) => "resources/subscribe",
+            Self::List(list) => list.method(),
+        }
+    }
+}
+
+/// What servers in a row may have died of.
+#[derive(Debug)]
+struct Suspect {
+    item: Item,
+    blame: u8,
+    deaths: Vec<Generation>,
+}
+
+/// What is not given to a server again, because two in a row died of it, or four were killed over it.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
-    suspect: Option<Item>,
-    items: Vec<Item>,
+    /// The last thing a server may have died of.
+    suspect: Option<Suspect>,
+    /// Each with the number of the letter about it.
+    items: Vec<(Item, u64)>,
 }
 
 impl Quarantine {
     /// Servers' killers that are remembered; beyond, the oldest is tried again.
     const MAX: usize = 64;
 
-    fn blame(&mut self, item: Item) {
-        if self.suspect.as_ref() != Some(&item) {
-            self.suspect = Some(item);
-            return;
+    /// Blames a thing for the death of a server; gives what is to be said if that is enough.
+    fn blame(&mut self, item: Item, by: u8, death: Generation, number: u64) -> Option<Letter> {
+        let known = self.suspect.take().filter(|suspect| suspect.item == item);
+        let mut suspect = known.unwrap_or(Suspect { item, blame: 0, deaths: Vec::new() });
+        suspect.blame += by;
+        suspect.deaths.push(death);
+        if suspect.blame < BLAME_MAX {
+            self.suspect = Some(suspect);
+            return None;
         }
-        self.suspect = None;
+        let Suspect { item, deaths, .. } = suspect;
+        let about = match &item {
+            Item::Subscription(uri) => json!({ "uri": shown_uri(uri) }),
+            Item::Level | Item::List(_) => json!({}),
+        };
+        let letter = Letter {
+            number,
+            method: item.method().to_owned(),
+            about,
+            cause: format!(
+                "{} servers in a row died of it while the session was restored",
+                deaths.len()
+            ),
+            generations: deaths,
+            over: None,
+        };
         if self.items.len() >= Self::MAX {
             self.items.remove(0);
         }
-        self.items.push(item);
+        self.items.push((item, number));
+        Some(letter)
     }
 
     fn holds(&self, item: &Item) -> bool {
-        self.items.contains(item)
+        self.items.iter().any(|(held, _)| held == item)
+    }
+
+    /// Lets the next server have a thing again; gives its method.
+    pub(super) fn release(&mut self, number: u64) -> Option<&'static str> {
+        let at = self.items.iter().position(|(_, letter)| *letter == number)?;
+        Some(self.items.remove(at).0.method())
     }
 }
 
@@ -84,10 +131,15 @@ impl Restore {
         self.pending.values().map(|pending| pending.order).max()
     }
 
-    pub(super) fn blame(&self, quarantine: &mut Quarantine) {
-        if let Some(newest) = self.pending.values().max_by_key(|pending| pending.order) {
-            quarantine.blame(newest.item.clone());
-        }
+    pub(super) fn blame(
+        &self,
+        quarantine: &mut Quarantine,
+        by: u8,
+        death: Generation,
+        number: u64,
+    ) -> Option<Letter> {
+        let newest = self.pending.values().max_by_key(|pending| pending.order)?;
+        quarantine.blame(newest.item.clone(), by, death, number)
     }
 
     /// Takes what a server says about its own lists while they are being compared anyway.

@@ -4,8 +4,10 @@
 //! [`Output`] comes out, which a driver carries out without an opinion. One relay serves one client for the whole
 //! life of that client; the server behind it may be started many times, and each of its runs is a generation.
 
+mod blame;
 mod envelope;
 mod frames;
+mod letter;
 mod report;
 mod walk;
 mod write;
@@ -16,8 +18,11 @@ use bytes::Bytes;
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Generation, Monotonic};
 
+pub(crate) use blame::{BLAME_MAX, CRASH};
 pub use envelope::{Envelope, Id, MALFORMED_DEPTH, Malformed, Shape};
 pub use frames::Frames;
+pub use letter::Letter;
+pub(crate) use letter::shown_uri;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
 pub(crate) use walk::member;
 pub use write::{
@@ -135,6 +140,8 @@ pub enum Output {
     EndServer,
     /// End the server: it gets a moment to end by itself, then its set is ended. [`EndServer`](Self::EndServer) came before.
     StopServer,
+    /// Servers died of something, and none is given it any more; keep that.
+    DeadLetter(Box<Letter>),
     /// An incident is over; tell people.
     Report(Box<RecoveryReport>),
     /// One line for people about something that is no incident, such as a wrongly named protocol.
@@ -160,6 +167,13 @@ pub trait Relay: Send + fmt::Debug {
 
     /// Gives the number of messages that wait for a server.
     fn held(&self) -> usize;
+
+    /// Lets a server have again what lies in the letter of this number, because somebody asked for that.
+    ///
+    /// # Errors
+    /// Why that means nothing (any more). A retry does not help.
+    fn requeue(&mut self, letter: u64, now: Monotonic, out: &mut Vec<Output>)
+    -> Result<(), String>;
 
     /// Gives when the first of the requests that wait for a server fails because none came, if any waits.
     fn held_until(&self) -> Option<Monotonic>;

@@ -36,6 +36,7 @@ impl Task {
             at: self.world.clock.wall(),
             cause,
             generations,
+            kept_because: None,
         };
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         if dead.len() >= self.options.config.max_dead_letters {

@@ -219,6 +219,10 @@ impl Played {
                 9
             }
             Output::Notice(_) => 10,
+            Output::DeadLetter(letter) => {
+                assert!(letter.about.to_string().len() < 8192 && letter.generations.len() <= 8);
+                12
+            }
             Output::RestartServer { .. } | Output::LookAtServer { .. } => 11,
         });
         // What comes after is told apart no further.

@@ -44,6 +44,7 @@ async fn filled(place: &Place) {
             at: DateTime::UNIX_EPOCH,
             cause: "poison".into(),
             generations: Vec::new(),
+            kept_because: None,
         };
         store.bury(letter).await.unwrap();
     }

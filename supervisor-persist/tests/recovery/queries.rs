@@ -220,6 +220,7 @@ async fn the_outbox_knows_what_it_holds_through_every_way_in_and_out() {
             at: DateTime::UNIX_EPOCH,
             cause: "poison".into(),
             generations: Vec::new(),
+            kept_because: None,
         };
         store.bury(letter).await.unwrap();
     }

@@ -1,5 +1,6 @@
 //! The relay between a client and servers that exist only here.
 
+mod letters;
 mod model;
 mod scenarios;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use supervisor_core::{Generation, Monotonic};
 
 use super::{LspOptions, LspRelay};
-use crate::relay::{Input, Loss, Output, RecoveryReport, Relay as _};
+use crate::relay::{Input, Letter, Loss, Output, RecoveryReport, Relay as _};
 use supervisor_core::exit::ExitStatus;
 
 /// A relay, the time, and what it decided so far.
@@ -22,6 +23,7 @@ struct Bench {
     to_server: Vec<Value>,
     reports: Vec<RecoveryReport>,
     notices: Vec<String>,
+    letters: Vec<Letter>,
     orders: Vec<String>,
 }
 
@@ -35,6 +37,7 @@ impl Bench {
             to_server: Vec::new(),
             reports: Vec::new(),
             notices: Vec::new(),
+            letters: Vec::new(),
             orders: Vec::new(),
         }
     }
@@ -81,6 +84,7 @@ impl Bench {
                     self.to_server.push(read(&message));
                 }
                 Output::Report(report) => self.reports.push(*report),
+                Output::DeadLetter(letter) => self.letters.push(*letter),
                 Output::Notice(text) => self.notices.push(text),
                 Output::RestartServer { reason } => self.orders.push(format!("restart: {reason}")),
                 other => self.orders.push(format!("{other:?}")),

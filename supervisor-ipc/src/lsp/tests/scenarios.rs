@@ -2,11 +2,11 @@
 
 use super::*;
 
-fn sync() -> Value {
+pub(super) fn sync() -> Value {
     json!({ "textDocumentSync": 2, "semanticTokensProvider": {} })
 }
 
-fn hover(id: u64, uri: &str) -> Value {
+pub(super) fn hover(id: u64, uri: &str) -> Value {
     let zero = json!({ "line": 0, "character": 0 });
     ask(id, "textDocument/hover", &json!({ "textDocument": { "uri": uri }, "position": zero }))
 }

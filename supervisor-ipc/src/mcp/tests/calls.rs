@@ -235,10 +235,33 @@ fn a_request_two_servers_in_a_row_die_of_is_dead_lettered_and_the_others_live() 
     assert_eq!(desk.told().len(), 1);
     assert_eq!(desk.told()[0]["id"], 6);
     assert_eq!(desk.told()[0]["error"]["code"], DEAD_LETTERED);
+    assert_eq!(desk.letters.len(), 1);
+    let letter = desk.letters[0].clone();
+    assert_eq!(letter.method, "resources/read");
+    assert_eq!(letter.generations, [Generation(1), Generation(2)]);
+    let mut out = Vec::new();
+    let refused = desk.relay.requeue(letter.number, desk.now, &mut out).unwrap_err();
+    assert!(refused.contains("waits for no answer") && out.is_empty(), "{refused}");
+    assert_eq!(letter.over, Some(refused.as_str()));
     desk.clear();
     desk.recover();
     desk.answer(desk.asked()[0]["id"].clone(), "{}");
     assert_eq!(desk.told()[0]["id"], 5);
+}
+
+#[test]
+fn kills_over_a_request_may_be_somebody_elses_and_it_takes_four_of_them() {
+    let mut desk = Desk::in_session();
+    desk.client(r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"look","arguments":{"key":"secret"}}}"#);
+    for _ in 0..3 {
+        desk.killed();
+        desk.recover();
+    }
+    assert!(desk.told().is_empty() && desk.letters.is_empty(), "{:?}", desk.to_client);
+    desk.killed();
+    assert_eq!(desk.told()[0]["error"]["code"], DEAD_LETTERED);
+    let letter = format!("{:?}", desk.letters[0]);
+    assert!(letter.contains("look") && !letter.contains("secret"), "{letter}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Generation, Monotonic};
 
 use super::{McpOptions, McpRelay};
-use crate::relay::{Input, Loss, Output, RecoveryReport, Relay};
+use crate::relay::{Input, Letter, Loss, Output, RecoveryReport, Relay};
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{"listChanged":true},"sampling":{}},"clientInfo":{"name":"c","version":"1"},"extra":[1,2]}}"#;
 const GREETED: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{"logging":{},"prompts":{},"resources":{"subscribe":true,"listChanged":true},"tools":{"listChanged":true}},"serverInfo":{"name":"s","version":"1"}}"#;
@@ -33,6 +33,7 @@ struct Desk {
     to_server: Vec<String>,
     reports: Vec<RecoveryReport>,
     notices: Vec<String>,
+    letters: Vec<Letter>,
     /// Everything else, by name.
     orders: Vec<String>,
 }
@@ -51,6 +52,7 @@ impl Desk {
             to_server: Vec::new(),
             reports: Vec::new(),
             notices: Vec::new(),
+            letters: Vec::new(),
             orders: Vec::new(),
         }
     }
@@ -96,6 +98,7 @@ impl Desk {
                 Output::LookAtServer { .. } => self.orders.push("look".to_owned()),
                 Output::Ready { .. } => self.orders.push("ready".to_owned()),
                 Output::EndServer => self.orders.push("end".to_owned()),
+                Output::DeadLetter(letter) => self.letters.push(*letter),
                 Output::StopServer => self.orders.push("stop".to_owned()),
             }
         }
@@ -122,6 +125,11 @@ impl Desk {
     }
 
     fn lost(&mut self) {
+        self.lost_by(Loss::Exited(ExitStatus::Signal(11)));
+    }
+
+    /// Somebody kills the server.
+    fn killed(&mut self) {
         self.lost_by(Loss::Exited(ExitStatus::Signal(9)));
     }
 

@@ -182,6 +182,18 @@ fn a_subscription_two_servers_die_of_is_left_out() {
     assert_eq!(uris, ["a:1"]);
     desk.restore_with(TOOLS);
     assert!(desk.reports[0].changed.join(" ").contains("resources/subscribe was left out"));
+    let letter = desk.letters[0].clone();
+    assert_eq!((letter.method.as_str(), &letter.over), ("resources/subscribe", &None));
+    assert_eq!(letter.about["uri"], "a:deadly");
+    assert_eq!(letter.generations, [Generation(2), Generation(3)]);
+    assert_eq!(desk.relay.requeue(letter.number, desk.now, &mut Vec::new()), Ok(()));
+    desk.clear();
+    desk.lost();
+    desk.started();
+    desk.answer(desk.asked()[0]["id"].clone(), GREETED);
+    let asked = desk.asked();
+    assert!(asked.iter().any(|request| request["params"]["uri"] == "a:deadly"), "{asked:?}");
+    assert!(desk.relay.requeue(letter.number, desk.now, &mut Vec::new()).is_err(), "only once");
 }
 
 #[test]

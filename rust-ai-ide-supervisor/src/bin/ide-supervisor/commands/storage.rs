@@ -11,6 +11,7 @@ use serde::Serialize;
 use supervisor_core::CheckpointId;
 use supervisor_core::error::{Classified as _, chain};
 use supervisor_persist::BackupProgress;
+use uuid::Uuid;
 
 use super::source::{Source, asked, asked_each, builder, failure, stored, unexpected};
 use crate::args::running::Plain;
@@ -292,20 +293,7 @@ pub(super) async fn dead_letters(
                 output.list(&render::dead_letters(&letters, chrono::Utc::now()), "no dead letters")
             })
         }
-        DeadLetterCommand::Requeue { ids, plain } => {
-            let wanted = ids.len();
-            let back = counted_each(&plain, StorageCall::DeadLetterRequeue { ids }, output).await?;
-            let back = to_usize(back);
-            if back > 0 {
-                progress(&format!("{} will be sent again", count(back, "message")));
-            }
-            if back == wanted {
-                return Ok(());
-            }
-            let message =
-                format!("{} of {} named no dead letter", wanted - back, count(wanted, "id"));
-            Err(Failure::new(Exit::Failed, message).help("`dead-letters list` shows their ids"))
-        }
+        DeadLetterCommand::Requeue { ids, plain } => requeue(ids, &plain, output).await,
         DeadLetterCommand::Purge { channel, plain, .. } => {
             let gone =
                 counted_each(&plain, StorageCall::DeadLetterPurge { channel }, output).await?;
@@ -313,6 +301,37 @@ pub(super) async fn dead_letters(
             Ok(())
         }
     }
+}
+
+/// Sends dead letters again, whoever has them; what one of those refuses keeps no other from it.
+async fn requeue(ids: Vec<Uuid>, plain: &Plain, output: Output) -> Result<(), Failure> {
+    let wanted = ids.len();
+    let call = StorageCall::DeadLetterRequeue { ids };
+    let answers =
+        asked_each(&plain.target, async |source| match answer_of(source, call.clone()).await {
+            Err(failure) if failure.exit == Exit::Failed => Ok(Err(failure)),
+            other => other.map(Ok),
+        });
+    let mut refused = Vec::new();
+    let mut counts = Vec::new();
+    for (_, answer) in answers.await? {
+        match answer {
+            Ok(count) => counts.push(count),
+            Err(failure) => refused.push(failure.message),
+        }
+    }
+    let back = to_usize(total(plain, counts, output)?);
+    if back > 0 {
+        progress(&format!("{} will be sent again", count(back, "message")));
+    }
+    if !refused.is_empty() {
+        return Err(Failure::new(Exit::Failed, refused.join("\n")));
+    }
+    if back == wanted {
+        return Ok(());
+    }
+    let message = format!("{} of {} named no dead letter", wanted - back, count(wanted, "id"));
+    Err(Failure::new(Exit::Failed, message).help("`dead-letters list` shows their ids"))
 }
 
 pub(super) async fn recovery(command: RecoveryCommand, output: Output) -> Result<(), Failure> {

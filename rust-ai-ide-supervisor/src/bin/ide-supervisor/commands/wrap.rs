@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rust_ai_ide_supervisor::config_file::ConfigFile;
 use rust_ai_ide_supervisor::wrap::{
-    Observed, Observer, Recorder, Wrap as Session, WrapEnd, WrapOptions,
+    Observed, Observer, Recorder, Requeue, Wrap as Session, WrapEnd, WrapOptions,
 };
 use supervisor_core::config::{FramingKind, ServiceSpec};
 use supervisor_core::error::chain;
@@ -15,7 +15,7 @@ use supervisor_ipc::lsp::{LspOptions, LspRelay};
 use supervisor_ipc::mcp::{McpOptions, McpRelay};
 use supervisor_ipc::relay::Relay;
 use supervisor_process::{SystemClock, SystemEntropy, SystemSpawner};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::args::wrap::{Wrap, WrapProtocol};
 use crate::exit_code::{Exit, Failure};
@@ -24,6 +24,8 @@ use crate::output::{self, progress};
 
 /// Sessions of one program that may share a state directory without a name of their own.
 const SAME_NAME_MAX: u32 = 64;
+/// Dead letters the session was asked to try again and has not looked at; who asks for more waits.
+const REQUEUES_MAX: usize = 16;
 
 /// Runs the session and ends the process, with the server's own exit code where it ended by itself.
 ///
@@ -61,9 +63,11 @@ fn session(wrap: &Wrap, watcher: Option<u32>) -> Result<(WrapEnd, String), Failu
         let watcher = watcher.map(os::Watcher::find).transpose();
         let mut watcher = watcher.map_err(|error| failed("cannot start", &error))?;
         let restart = Arc::new(Notify::new());
+        let (ask, requeue) = mpsc::channel(REQUEUES_MAX);
+        let operator = Operator { restart: Arc::clone(&restart), requeue: ask };
         let recorder = match &wrap.state_dir {
             Some(dir) => {
-                Some(recorder(dir, &mut options.spec, wrap.name.is_some(), &restart).await?)
+                Some(recorder(dir, &mut options.spec, wrap.name.is_some(), &operator).await?)
             }
             None => None,
         };
@@ -90,6 +94,7 @@ fn session(wrap: &Wrap, watcher: Option<u32>) -> Result<(WrapEnd, String), Failu
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(entropy),
             restart,
+            requeue: recorder.is_some().then_some(requeue),
         };
         let down = recorder.as_ref().map(Recorder::asked_to_end);
         let down = async move {
@@ -120,12 +125,19 @@ fn session(wrap: &Wrap, watcher: Option<u32>) -> Result<(WrapEnd, String), Failu
     end
 }
 
+/// What somebody at the control socket may ask of the session.
+#[derive(Clone)]
+struct Operator {
+    restart: Arc<Notify>,
+    requeue: mpsc::Sender<Requeue>,
+}
+
 /// Opens the server's place in a state directory. A name that nobody chose gets a number when others have it.
 async fn recorder(
     dir: &Path,
     spec: &mut ServiceSpec,
     named: bool,
-    restart: &Arc<Notify>,
+    operator: &Operator,
 ) -> Result<Recorder, Failure> {
     let plain = spec.id.clone();
     for number in 1..=SAME_NAME_MAX {
@@ -133,7 +145,8 @@ async fn recorder(
             spec.id = numbered(&plain, number);
         }
         let id = spec.service_id().map_err(|error| Failure::new(Exit::Usage, chain(&error)))?;
-        let failure = match Recorder::open(dir, &id, Arc::clone(restart)).await {
+        let Operator { restart, requeue } = operator.clone();
+        let failure = match Recorder::open(dir, &id, restart, requeue).await {
             Ok(recorder) => return Ok(recorder),
             Err(error) => super::up::failure(&error),
         };
@@ -257,7 +270,10 @@ impl Observer for Told {
         let line = match what {
             Observed::Report(report) => report.to_string(),
             Observed::Notice(text) => (*text).to_owned(),
-            Observed::Started { .. } | Observed::Lost { .. } | Observed::State { .. } => return,
+            Observed::Started { .. }
+            | Observed::Lost { .. }
+            | Observed::State { .. }
+            | Observed::DeadLetter(_) => return,
         };
         // What a server wrote may hold anything; a line stays a line.
         let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
