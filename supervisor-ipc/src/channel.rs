@@ -1,15 +1,13 @@
 //! One channel as others hold it: a handle to the task that owns it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use supervisor_core::Generation;
+use supervisor_core::Sequence;
 use supervisor_core::config::{FramingKind, RecoveryConfig};
 use supervisor_core::error::IpcError;
-use supervisor_core::message::{
-    ChannelRecovery, ChannelState, ChannelStatus, DeadLetter, IpcMessage,
-};
+use supervisor_core::message::{ChannelState, ChannelStatus, DeadLetter, IpcMessage};
 use supervisor_core::ports::{Clock, Entropy, EventSink, Outbox, StateSynchronizer};
 use supervisor_core::state::ChannelPosition;
 use tokio::runtime::Handle;
@@ -18,11 +16,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 use crate::durable::Durable;
-use crate::machine::{Event, Machine, SendOptions, Tally};
+use crate::machine::{Event, Machine, SendOptions};
 use crate::protocol::Protocol;
 use crate::receipt::Receipt;
 use crate::share::Share;
-use crate::task::{Taken, Task, drive, named, show};
+use crate::task::{Taken, Task, drive, named};
 use crate::transport::Transport;
 
 /// Requests that may wait for the channel's task. At the bound who asks waits for a place, which takes microseconds.
@@ -58,19 +56,11 @@ pub(crate) enum Request {
     Do(Event),
 }
 
-/// What the task shows of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What those who wait for it are told of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) state: ChannelState,
-    pub(crate) reason: Arc<str>,
-    pub(crate) generation: Generation,
-    pub(crate) buffered: u64,
-    pub(crate) buffered_bytes: u64,
-    pub(crate) in_flight: u64,
-    pub(crate) outcomes: Tally,
-    pub(crate) forgotten_early: u64,
-    pub(crate) recovery: Option<Arc<ChannelRecovery>>,
-    pub(crate) position: ChannelPosition,
+    pub(crate) buffered: usize,
 }
 
 /// A handle to a channel; clones share it.
@@ -79,6 +69,7 @@ pub struct Channel {
     pub(crate) name: Arc<str>,
     pub(crate) options: Arc<ChannelOptions>,
     task: Arc<Mutex<Task>>,
+    behind: Arc<AtomicBool>,
     /// Where senders wait for a place among the messages that are to be stored.
     places: Option<Arc<Semaphore>>,
     requests: mpsc::Sender<Request>,
@@ -114,7 +105,9 @@ impl Channel {
         let (incoming, _) = tokio::sync::broadcast::channel(INCOMING_MAX);
         let dead = Arc::new(Mutex::new(VecDeque::new()));
         let (name, options): (Arc<str>, _) = (name.into(), Arc::new(options));
-        let shown = watch::Sender::new(show(&machine));
+        let told = machine.state;
+        let shown = watch::Sender::new(Shown { state: told, buffered: 0 });
+        let behind = Arc::new(AtomicBool::new(false));
         let outbox = world.outbox.clone().filter(|_| protocol.acknowledges());
         let durable = outbox.map(|outbox| Durable::new(outbox, Arc::clone(&name)));
         let places = durable.as_ref().map(Durable::places);
@@ -135,6 +128,8 @@ impl Channel {
             left: HashMap::new(),
             jobs: JoinSet::new(),
             shown,
+            told,
+            behind: Arc::clone(&behind),
             incoming: incoming.clone(),
             dead: Arc::clone(&dead),
             durable,
@@ -152,7 +147,8 @@ impl Channel {
         };
         let task = Arc::new(Mutex::new(task));
         let driver = tokio::spawn(drive(Arc::clone(&task), receiver));
-        let channel = Self { name, options, task, places, requests, shown: seen, incoming, dead };
+        let shown = seen;
+        let channel = Self { name, options, task, behind, places, requests, shown, incoming, dead };
         (channel, driver)
     }
 
@@ -195,12 +191,8 @@ impl Channel {
     /// fill the buffer of a peer that is quick enough.
     async fn give_way(&self) {
         tokio::task::coop::consume_budget().await;
-        let behind = {
-            let shown = self.shown.borrow();
-            shown.state == ChannelState::Ready
-                && shown.buffered > self.options.config.max_buffered_messages as u64 / 2
-        };
-        if behind {
+        // Relaxed: a turn given too late or in vain does no harm.
+        if self.behind.load(Ordering::Relaxed) {
             tokio::task::yield_now().await;
         }
     }
@@ -258,7 +250,7 @@ impl Channel {
         self.ask(Request::Ping(answer)).await?;
         answered.await.map_err(|_| IpcError::Lost {
             channel: self.name.to_string(),
-            generation: self.shown.borrow().generation,
+            generation: self.locked().machine.generation,
             was_written: false,
         })
     }
@@ -283,18 +275,19 @@ impl Channel {
     /// Gives the channel's health.
     #[must_use]
     pub fn status(&self) -> ChannelStatus {
-        let shown = self.shown.borrow().clone();
+        let task = self.locked();
+        let machine = &task.machine;
         ChannelStatus {
             name: self.name.to_string(),
-            state: shown.state,
-            generation: shown.generation,
-            buffered: shown.buffered,
-            buffered_bytes: shown.buffered_bytes,
-            in_flight: shown.in_flight,
-            outcomes: named(shown.outcomes),
-            last_recovery: shown.recovery.as_deref().cloned(),
+            state: machine.state,
+            generation: machine.generation,
+            buffered: machine.buffered() as u64,
+            buffered_bytes: machine.buffered_bytes as u64,
+            in_flight: machine.in_flight() as u64,
+            outcomes: named(machine.outcomes),
+            last_recovery: task.last_recovery.as_deref().cloned(),
             dead_letters: self.dead.lock().unwrap_or_else(PoisonError::into_inner).len() as u64,
-            reason: shown.reason.to_string(),
+            reason: machine.reason.to_string(),
         }
     }
 
@@ -302,7 +295,7 @@ impl Channel {
     /// same id is the same message was weaker than that window says. A larger `dedupe_max` is the way out.
     #[must_use]
     pub fn forgotten_early(&self) -> u64 {
-        self.shown.borrow().forgotten_early
+        self.locked().machine.forgotten_early()
     }
 
     /// Waits until the channel is in this state.
@@ -319,7 +312,13 @@ impl Channel {
     }
 
     pub(crate) fn position(&self) -> ChannelPosition {
-        self.shown.borrow().position
+        let task = self.locked();
+        let machine = &task.machine;
+        ChannelPosition {
+            generation: machine.generation,
+            sent: Sequence(machine.last_sent()),
+            acknowledged: Sequence(machine.delivered),
+        }
     }
 
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
@@ -11,8 +12,7 @@ use supervisor_core::error::{Classified, IpcError, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::message::{ChannelRecovery, ChannelState, DeadLetter, IpcMessage, Outcome};
 use supervisor_core::ports::StateSynchronizer;
-use supervisor_core::state::ChannelPosition;
-use supervisor_core::{Generation, Monotonic, Sequence};
+use supervisor_core::{Generation, Monotonic};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -62,6 +62,10 @@ pub(crate) struct Task {
     pub(crate) left: HashMap<Uuid, Promise>,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) shown: watch::Sender<Shown>,
+    /// The state that was told last.
+    pub(crate) told: ChannelState,
+    /// Whether senders should let the channel and its peer have a turn.
+    pub(crate) behind: Arc<AtomicBool>,
     pub(crate) incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
     pub(crate) dead: Arc<Mutex<VecDeque<DeadLetter>>>,
     pub(crate) durable: Option<Durable>,
@@ -422,25 +426,6 @@ impl Task {
         };
         self.jobs.spawn_on(work, &self.runtime);
         self.attention = true;
-    }
-}
-
-pub(crate) fn show(machine: &Machine) -> Shown {
-    Shown {
-        state: machine.state,
-        reason: Arc::clone(&machine.reason),
-        generation: machine.generation,
-        buffered: machine.buffered() as u64,
-        buffered_bytes: machine.buffered_bytes as u64,
-        in_flight: machine.in_flight() as u64,
-        outcomes: machine.outcomes,
-        forgotten_early: machine.forgotten_early(),
-        recovery: None,
-        position: ChannelPosition {
-            generation: machine.generation,
-            sent: Sequence(machine.last_sent()),
-            acknowledged: Sequence(machine.delivered),
-        },
     }
 }
 

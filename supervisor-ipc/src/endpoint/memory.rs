@@ -1,6 +1,6 @@
 //! What an endpoint has handled, so that a repetition has no second effect.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::recent::{Place, Recent};
+
+/// Ids looked at with each message; more than one, so that those that are too many go faster than they come.
+const FORGET_STEP: usize = 16;
 /// Channels whose position is remembered; beyond it the one that was quiet longest is forgotten, and its messages are
 /// recognised by their ids alone.
 const SESSIONS_MAX: usize = 64;
@@ -24,17 +28,17 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Known {
-    ids: HashMap<Uuid, Handling>,
-    order: VecDeque<(Instant, Uuid)>,
+    ids: Recent<Instant, Handling>,
     sessions: VecDeque<(Uuid, u64)>,
     forgotten_early: u64,
 }
 
-#[derive(Debug, Clone)]
+/// Small, because there are many.
+#[derive(Debug)]
 enum Handling {
     /// Some connection is at it.
     Running,
-    Done(Option<Value>),
+    Done(Option<Box<Value>>),
 }
 
 /// The right to handle one message; dropped without an answer, somebody else may.
@@ -42,8 +46,12 @@ enum Handling {
 pub(super) struct Turn<'a> {
     memory: &'a Memory,
     id: Uuid,
+    place: Place,
     over: bool,
 }
+
+/// The right to handle a message, or the answer it got before.
+pub(super) type Begun<'a> = Result<Turn<'a>, Option<Value>>;
 
 impl Memory {
     pub(super) fn new(window: Duration, most: usize) -> Self {
@@ -54,41 +62,41 @@ impl Memory {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the right to handle a message, or the answer it got before. Waits while another connection is at it.
-    pub(super) async fn begin(&self, id: Uuid) -> Result<Turn<'_>, Option<Value>> {
+    /// Begins with a message at this time; nothing while another connection is at it.
+    pub(super) fn try_begin(&self, id: Uuid, now: Instant) -> Option<Begun<'_>> {
+        let mut known = self.locked();
+        let key = known.ids.key(id);
+        match known.ids.get(key) {
+            Some(Handling::Done(answer)) => Some(Err(answer.as_deref().cloned())),
+            Some(Handling::Running) => None,
+            None => {
+                let place = known.ids.push(now, key, Handling::Running);
+                Some(Ok(Turn { memory: self, id, place, over: false }))
+            }
+        }
+    }
+
+    /// The same, but waits while another connection is at it.
+    pub(super) async fn begin(&self, id: Uuid) -> Begun<'_> {
         loop {
             // Listening first: what ends in between wakes it.
             let finished = self.finished.notified();
-            {
-                let mut known = self.locked();
-                match known.ids.get(&id) {
-                    Some(Handling::Done(answer)) => return Err(answer.clone()),
-                    Some(Handling::Running) => {}
-                    None => {
-                        known.ids.insert(id, Handling::Running);
-                        return Ok(Turn { memory: self, id, over: false });
-                    }
-                }
+            if let Some(begun) = self.try_begin(id, Instant::now()) {
+                return begun;
             }
             finished.await;
         }
     }
 
     pub(super) fn recall(&self, id: Uuid, answer: Option<Value>) {
-        self.note(id, answer);
-    }
-
-    fn note(&self, id: Uuid, answer: Option<Value>) {
-        let now = Instant::now();
-        let mut known = self.locked();
-        if known.ids.insert(id, Handling::Done(answer)).is_none_or(|was| was.running()) {
-            known.order.push_back((now, id));
+        let (now, mut known) = (Instant::now(), self.locked());
+        let (key, done) = (known.ids.key(id), Handling::Done(answer.map(Box::new)));
+        if let Some(handling) = known.ids.get_mut(key) {
+            *handling = done;
+        } else {
+            known.ids.push(now, key, done);
         }
-        while known.order.len() > self.most {
-            let Some((at, old)) = known.order.pop_front() else { break };
-            known.ids.remove(&old);
-            known.forgotten_early += u64::from(now.duration_since(at) < self.window);
-        }
+        known.forget(self.most, self.window, now);
     }
 
     /// Up to which number this session's messages were handled.
@@ -96,19 +104,9 @@ impl Memory {
         self.locked().sessions.iter().find(|(known, _)| *known == session).map_or(0, |(_, s)| *s)
     }
 
+    /// Notes that this session's messages were handled up to this number.
     pub(super) fn advance(&self, session: Uuid, s: u64) {
-        let mut known = self.locked();
-        match known.sessions.back_mut() {
-            Some((newest, handled)) if *newest == session => *handled = (*handled).max(s),
-            _ => {
-                let before = known.sessions.iter().position(|(of, _)| *of == session);
-                let handled = before.and_then(|at| known.sessions.remove(at)).map_or(0, |(_, s)| s);
-                known.sessions.push_back((session, handled.max(s)));
-                if known.sessions.len() > SESSIONS_MAX {
-                    known.sessions.pop_front();
-                }
-            }
-        }
+        self.locked().advance(session, s);
     }
 
     pub(super) fn forgotten_early(&self) -> u64 {
@@ -116,16 +114,51 @@ impl Memory {
     }
 }
 
-impl Handling {
-    const fn running(&self) -> bool {
-        matches!(self, Self::Running)
+impl Known {
+    fn advance(&mut self, session: Uuid, s: u64) {
+        match self.sessions.back_mut() {
+            Some((newest, handled)) if *newest == session => *handled = (*handled).max(s),
+            _ => {
+                let before = self.sessions.iter().position(|(of, _)| *of == session);
+                let handled = before.and_then(|at| self.sessions.remove(at)).map_or(0, |(_, s)| s);
+                self.sessions.push_back((session, handled.max(s)));
+                if self.sessions.len() > SESSIONS_MAX {
+                    self.sessions.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Forgets ids that are too many; one that is being handled takes its place anew at the end.
+    fn forget(&mut self, most: usize, window: Duration, now: Instant) {
+        for _ in 0..FORGET_STEP {
+            let Some((at, _)) = self.ids.oldest().filter(|_| self.ids.len() > most) else { return };
+            let early = now.duration_since(*at) < window;
+            match self.ids.pop() {
+                Some((key, Some(running @ Handling::Running))) => {
+                    self.ids.push(now, key, running);
+                }
+                Some((_, Some(Handling::Done(_)))) => self.forgotten_early += u64::from(early),
+                Some((_, None)) | None => {}
+            }
+        }
     }
 }
 
 impl Turn<'_> {
-    pub(super) fn done(mut self, answer: Option<Value>) {
+    /// Keeps the answer, and notes the number that the message had in its session.
+    pub(super) fn done(mut self, answer: Option<&Value>, s: Option<(Uuid, u64)>, now: Instant) {
         self.over = true;
-        self.memory.note(self.id, answer);
+        let done = Handling::Done(answer.cloned().map(Box::new));
+        let mut known = self.memory.locked();
+        if let Some(handling) = known.ids.get_at(self.place, self.id) {
+            *handling = done;
+        }
+        known.forget(self.memory.most, self.memory.window, now);
+        if let Some((session, s)) = s {
+            known.advance(session, s);
+        }
+        drop(known);
         self.memory.finished.notify_waiters();
     }
 }
@@ -133,7 +166,10 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.over {
-            self.memory.locked().ids.remove(&self.id);
+            let mut known = self.memory.locked();
+            let key = known.ids.key(self.id);
+            drop(known.ids.remove(key));
+            drop(known);
             self.memory.finished.notify_waiters();
         }
     }

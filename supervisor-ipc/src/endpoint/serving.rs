@@ -55,6 +55,8 @@ pub(super) struct Serving<'a, H, S> {
     ended: bool,
     /// Bytes asked of the system at a time.
     read_size: usize,
+    /// When something was read last, or a message was waited for.
+    now: Instant,
 }
 
 impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
@@ -75,6 +77,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             silence: greeting,
             ended: false,
             read_size: READ_MIN,
+            now: Instant::now(),
         }
     }
 
@@ -106,27 +109,30 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
         let endpoint = self.endpoint;
         let id = message.id;
         let (answer, duplicate) = {
-            let begun = match poll!(pin!(endpoint.memory.begin(id))) {
-                std::task::Poll::Ready(begun) => begun,
-                std::task::Poll::Pending => self.meanwhile(endpoint.memory.begin(id)).await?,
+            let begun = match endpoint.memory.try_begin(id, self.now) {
+                Some(begun) => begun,
+                None => self.meanwhile(endpoint.memory.begin(id)).await?,
             };
             match begun {
-                Err(answer) => (answer, true),
+                Err(answer) => {
+                    if let Some(session) = self.session {
+                        endpoint.memory.advance(session, s);
+                    }
+                    (answer, true)
+                }
                 Ok(turn) => {
                     let mut work = pin!(endpoint.handler.handle(message));
                     let answer = match poll!(&mut work) {
                         std::task::Poll::Ready(answer) => answer,
                         std::task::Poll::Pending => self.meanwhile(work).await?,
                     };
-                    turn.done(answer.clone());
+                    let session = self.session.map(|session| (session, s));
+                    turn.done(answer.as_ref(), session, self.now);
                     (answer, false)
                 }
             }
         };
         tracing::trace!(%id, duplicate, "handled");
-        if let Some(session) = self.session {
-            endpoint.memory.advance(session, s);
-        }
         self.answer(s, answer, duplicate)?;
         if self.unacknowledged >= ACK_EVERY || self.out.len() >= OUT_MAX {
             self.acknowledge()?;
@@ -166,14 +172,20 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
         self.acknowledge()?;
         let mut work = pin!(work);
         loop {
-            if self.ended {
-                return Ok(work.await);
-            }
-            tokio::select! {
-                biased;
-                done = &mut work => return Ok(done),
-                turned = self.turn() => turned?,
-            }
+            let done = if self.ended {
+                work.as_mut().await
+            } else {
+                tokio::select! {
+                    biased;
+                    done = &mut work => done,
+                    turned = self.turn() => {
+                        turned?;
+                        continue;
+                    }
+                }
+            };
+            self.now = Instant::now();
+            return Ok(done);
         }
     }
 
@@ -200,6 +212,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
         match read {
             Ok(0) | Err(_) => self.ended = true,
             Ok(_) => {
+                self.now = Instant::now();
                 // A peer that fills all there was has more to say.
                 let filled = self.input.len() == self.input.capacity();
                 self.read_size = if filled { READ_MAX } else { self.read_size };

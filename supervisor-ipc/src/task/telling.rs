@@ -1,6 +1,7 @@
 //! What a channel tells of itself: events, dead letters, and its state at a glance.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use supervisor_core::message::{
 };
 use uuid::Uuid;
 
-use super::{Task, show};
+use super::Task;
 use crate::channel::Shown;
 use crate::message::{Incident, Tally};
 
@@ -93,15 +94,18 @@ impl Task {
         self.last_recovery = Some(Arc::new(recovery));
     }
 
-    /// Shows what changed to those who look.
+    /// Tells those who wait for a state, or for a drain to be over, and senders that are too quick.
     pub(super) fn publish(&mut self) {
         self.share.set(self.machine.buffered_bytes);
-        let shown = Shown { recovery: self.last_recovery.clone(), ..show(&self.machine) };
-        self.shown.send_if_modified(|known| {
-            // Those who wait do so for a state, or for a drain to be over.
-            let told = known.state != shown.state || shown.state == ChannelState::Draining;
-            *known = shown;
-            told
-        });
+        let shown = Shown { state: self.machine.state, buffered: self.machine.buffered() };
+        let most = self.options.config.max_buffered_messages;
+        let behind = shown.state == ChannelState::Ready && shown.buffered > most / 2;
+        if self.behind.load(Ordering::Relaxed) != behind {
+            self.behind.store(behind, Ordering::Relaxed);
+        }
+        if shown.state != self.told || shown.state == ChannelState::Draining {
+            self.told = shown.state;
+            self.shown.send_replace(shown);
+        }
     }
 }
