@@ -10,6 +10,7 @@
 
 mod client;
 mod crashes;
+mod early;
 mod fake;
 mod gone;
 mod letters;

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +29,11 @@ struct Script {
     crash_after: Option<String>,
     /// Never answers this method, or this tool.
     mute_on: Option<String>,
+    /// Answers nothing any more from this method on.
+    mute_from: Option<String>,
+    /// Burns a processor for so long before it answers this method, or this tool.
+    busy_on: Option<String>,
+    busy_ms: u64,
     /// Answers this method only so many milliseconds later.
     late_on: Option<String>,
     late_ms: u64,
@@ -58,6 +64,7 @@ struct Server {
     subscriptions: BTreeSet<String>,
     initialized: bool,
     asked: Option<Value>,
+    muted: bool,
 }
 
 /// Serves until its input ends, if this process was started as a server.
@@ -91,6 +98,7 @@ pub(crate) fn serve() {
         subscriptions: BTreeSet::new(),
         initialized: false,
         asked: None,
+        muted: false,
     };
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
@@ -154,8 +162,15 @@ impl Server {
                 std::process::Command::new("sh").args(["-c", "exec sleep 1000 3>&-"]).exec();
             panic!("{error}");
         }
-        if is(self.script.mute_on.as_ref(), &method, &tool) {
+        self.muted |= is(self.script.mute_from.as_ref(), &method, &tool);
+        if self.muted || is(self.script.mute_on.as_ref(), &method, &tool) {
             return;
+        }
+        if is(self.script.busy_on.as_ref(), &method, &tool) {
+            let end = Instant::now() + Duration::from_millis(self.script.busy_ms);
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
         }
         if is(self.script.late_on.as_ref(), &method, &tool) {
             // poll: being late is what is scripted; as long as the script says.

@@ -16,6 +16,7 @@ mod letters;
 #[path = "../wrap/plumbing.rs"]
 mod plumbing;
 mod real;
+mod silence;
 
 /// The scripted server, when this program was started as one; nothing otherwise.
 #[test]

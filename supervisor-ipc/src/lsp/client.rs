@@ -190,6 +190,7 @@ impl LspRelay {
                 self.session.begin(Bytes::copy_from_slice(message), id, envelope.params());
                 if matches!(self.phase, Phase::Fresh) {
                     self.phase = Phase::Greeting;
+                    self.starts.began(self.now);
                     self.write(message.clone(), out);
                 } else if let Some(reason) = self.gave_up.clone() {
                     self.refuse_greeting(&reason, out);
@@ -213,7 +214,7 @@ impl LspRelay {
             method: method.as_ref().into(),
             kind,
             about,
-            deadline: self.now + self.options.hold,
+            deadline: self.now + self.hold(),
             message: None,
             cancelled: false,
             partial,

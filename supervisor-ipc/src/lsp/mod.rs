@@ -36,7 +36,7 @@ use supervisor_core::{Generation, Monotonic};
 
 pub use options::LspOptions;
 
-use crate::relay::{Id, Input, Output, RecoveryReport, Relay, notification};
+use crate::relay::{Id, Input, Output, RecoveryReport, Relay, Starts, notification};
 use asked::{Ask, Asked, Questions, Refusal};
 use documents::Documents;
 use methods::Family;
@@ -102,6 +102,7 @@ pub struct LspRelay {
     progress: Progress,
     watched: Watched,
     vitals: Vitals,
+    starts: Starts,
     /// The running server, or the last one.
     generation: Generation,
     phase: Phase,
@@ -156,6 +157,7 @@ impl LspRelay {
             progress: Progress::default(),
             watched: Watched::default(),
             vitals: Vitals::default(),
+            starts: Starts::default(),
             generation: Generation::ZERO,
             phase: Phase::Down,
             intent: Intent::Stay,
@@ -205,6 +207,11 @@ impl LspRelay {
             let params = json!({ "type": 2, "message": text }).to_string();
             out.push(Output::ToClient(notification("window/showMessage", params.as_bytes())));
         }
+    }
+
+    /// Gives how long a request may wait for a server: as long as this one needs to start.
+    fn hold(&self) -> std::time::Duration {
+        self.starts.patience(self.options.hold)
     }
 
     fn refuse(&mut self, ask: &Ask, why: &Refusal, out: &mut Vec<Output>) {

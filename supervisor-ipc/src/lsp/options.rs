@@ -5,7 +5,8 @@ use std::time::Duration;
 /// The numbers of LSP recovery; everything has a default that suits any server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LspOptions {
-    /// How long a request may wait for a server to come back.
+    /// How long a request may wait for a server to come back; twice as long as the slowest start so far took, at most
+    /// 300 s, if that is more.
     pub hold: Duration,
     /// Requests that may wait, and unanswered ones kept so that they can be asked again; beyond, they fail at once.
     pub hold_max: usize,
@@ -25,7 +26,7 @@ pub struct LspOptions {
     pub silence_idle: Duration,
     /// Silence after which one that works, or said that it would take long, counts as dead (sourcekit-lsp: 5 min).
     pub silence_busy: Duration,
-    /// How long the handshake may take when the server does nothing meanwhile (eglot).
+    /// How long the handshake may take when the server does nothing meanwhile (eglot); longer as for `hold`.
     pub handshake: Duration,
     /// How long after a recovery diagnostics of the old server may stand.
     pub stale: Duration,

@@ -35,6 +35,7 @@ impl LspRelay {
         self.generation = generation;
         self.vitals = Vitals::default();
         self.gave_up = None;
+        self.starts.began(self.now);
         if let Some(incident) = &mut self.incident {
             incident.report.attempts += 1;
             (incident.started_at, incident.greeted_at) = (self.now, self.now);
@@ -124,7 +125,7 @@ impl LspRelay {
                 ask.kind == Kind::Read && ask.message.is_some() && !ask.cancelled && !partial;
             if again && ask.still_holds(&self.documents) {
                 // The time that is waited for a server begins with its loss.
-                ask.deadline = self.now + self.options.hold;
+                ask.deadline = self.now + self.hold();
                 if let Some(incident) = &mut self.incident {
                     incident.report.messages.asked_again += 1;
                 }
@@ -326,6 +327,7 @@ impl LspRelay {
 
     fn ready(&mut self, out: &mut Vec<Output>) {
         self.phase = Phase::Ready;
+        self.starts.done(self.now);
         self.careful = false;
         self.told_of_giving_up = false;
         self.diagnostics.clear_at(self.now + self.options.stale);

@@ -103,6 +103,7 @@ impl LspRelay {
     /// The client's own handshake is answered.
     fn greeted(&mut self, message: &Bytes, envelope: &Envelope<'_>, out: &mut Vec<Output>) {
         self.phase = Phase::Ready;
+        self.starts.done(self.now);
         match envelope.result() {
             Some(result) => {
                 self.session.answered(result);

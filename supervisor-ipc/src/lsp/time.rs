@@ -26,6 +26,7 @@ impl LspRelay {
         let now = self.now;
         if self.vitals.deadline().is_some_and(|at| now.since(at) > STOOD_STILL) {
             self.vitals.forgive(now, &self.options);
+            self.starts.stood_still();
         }
         for ask in self.asked.take_expired(now) {
             let reason = "no server came back in time".to_owned();
@@ -68,15 +69,16 @@ impl LspRelay {
             }
             Verdict::Probe { look } => {
                 out.push(Output::LookAtServer { generation: self.generation });
+                let handshake = self.starts.patience(self.options.handshake);
                 let waits = self.waiting_since().map(|since| self.now.since(since));
                 if look
-                    && waits.is_some_and(|waits| waits >= self.options.handshake)
+                    && waits.is_some_and(|waits| waits >= handshake)
                     && !self.vitals.busy()
                     && !patient
                 {
                     let reason = format!(
                         "the server did not finish its handshake within {} s",
-                        self.options.handshake.as_secs()
+                        handshake.as_secs()
                     );
                     out.push(Output::RestartServer { reason });
                 } else if matches!(
@@ -84,8 +86,8 @@ impl LspRelay {
                     Phase::Greeting | Phase::Repeating { .. } | Phase::Fresh
                 ) {
                     // Before the answer to the handshake nothing may be sent; the handshake itself is the probe.
-                    let handshake = self.own_id();
-                    self.vitals.probing(handshake);
+                    let id = self.own_id();
+                    self.vitals.probing(id);
                 } else {
                     self.probe(out);
                 }

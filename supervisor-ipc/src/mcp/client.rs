@@ -302,6 +302,7 @@ impl McpRelay {
         let message = self.flight.write(seq, generation, wire.clone(), max)?;
         if greets {
             self.link = Link::Greeting(generation);
+            self.starts.began(now);
         }
         self.health.wrote(now);
         Some(match wire {

@@ -112,7 +112,7 @@ impl McpRelay {
         if blamed || call.writes >= recovery.max_attempts {
             return Some(Fate::DeadLettered);
         }
-        (now.since(self.flight.since(seq)) >= recovery.request_timeout).then_some(Fate::Expired)
+        (now.since(self.flight.since(seq)) >= self.patience()).then_some(Fate::Expired)
     }
 
     /// Tells the client to forget what the lost server asked.
@@ -127,7 +127,7 @@ impl McpRelay {
 
     /// Ends what has waited too long.
     pub(super) fn expire_waiting(&mut self, now: Monotonic, out: &mut Vec<Output>) {
-        let limit = self.options.recovery.request_timeout;
+        let limit = self.patience();
         for seq in self.flight.waiting_calls() {
             if now.since(self.flight.since(seq)) >= limit {
                 let reason = format!("no server was ready for {} s", limit.as_secs_f64());

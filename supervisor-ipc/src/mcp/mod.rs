@@ -24,6 +24,7 @@ mod health;
 mod incident;
 mod lists;
 mod loss;
+mod options;
 mod restore;
 mod reverse;
 mod server;
@@ -34,7 +35,6 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
-use supervisor_core::config::RecoveryConfig;
 use supervisor_core::message::ChannelState;
 use supervisor_core::{Generation, Monotonic};
 
@@ -45,7 +45,9 @@ use self::lists::Lists;
 use self::restore::{Quarantine, Restore};
 use self::reverse::Asks;
 use self::session::Session;
-use crate::relay::{Id, Input, Output, Relay};
+use crate::relay::{Id, Input, Output, Relay, Starts};
+
+pub use options::McpOptions;
 
 pub use failure::{DEAD_LETTERED, EXPIRED, INDETERMINATE, NOT_SENT, REJECTED};
 
@@ -64,46 +66,6 @@ const NOTHING_WAITS: &str =
 
 /// How ids of our own begin; a client's id that begins alike is renamed on its way to the server.
 const OWN_PREFIX: &str = "ide-supervisor/";
-
-/// How an MCP session is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct McpOptions {
-    /// Bounds, deadlines and the heartbeat. Used are `max_buffered_messages` and `max_buffered_bytes` (requests that
-    /// are unanswered or wait), `max_in_flight` (unanswered requests of the server), `max_attempts`,
-    /// `request_timeout` (how long a request may wait for a server), `handshake_timeout`, `heartbeat`, and `breaker`
-    /// for the pause before a client's request makes another start be tried.
-    pub recovery: RecoveryConfig,
-    /// Silence after which a server that was asked something is replaced, 60 s by default (sourcekit-lsp).
-    pub silence: Duration,
-    /// The same while it runs a tool or uses the processor, 300 s by default (sourcekit-lsp): tools that block the
-    /// whole server are common.
-    pub busy_silence: Duration,
-    /// Silence after which a server with nothing to do is asked for a sign of life, 30 s by default, because each
-    /// one wakes a process up.
-    pub quiet: Duration,
-}
-
-impl McpOptions {
-    /// Makes everything that tells a silent server from a dead one follow `silence`, in the proportions of the
-    /// defaults: a sign of life is asked for after a twelfth of it, or after half of it when the server owes nothing,
-    /// and one that works has five times as long.
-    #[must_use]
-    pub fn judging_silence_by(mut self, silence: Duration) -> Self {
-        self.recovery.heartbeat.idle = silence / 12;
-        Self { silence, busy_silence: silence.saturating_mul(5), quiet: silence / 2, ..self }
-    }
-}
-
-impl Default for McpOptions {
-    fn default() -> Self {
-        Self {
-            recovery: RecoveryConfig::default(),
-            silence: Duration::from_secs(60),
-            busy_silence: Duration::from_secs(300),
-            quiet: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Where the relay stands with its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +122,7 @@ pub struct McpRelay {
     quarantine: Quarantine,
     health: Health,
     incident: Incident,
+    starts: Starts,
     /// The last number given to an id of our own.
     own: u64,
     /// The number of the last letter about something servers died of.
@@ -202,6 +165,7 @@ impl McpRelay {
             quarantine: Quarantine::default(),
             health: Health::new(&options),
             incident: Incident::default(),
+            starts: Starts::default(),
             own: 0,
             letters: 0,
             had_server: false,
@@ -218,6 +182,16 @@ impl McpRelay {
     #[cfg(test)]
     fn kept_bytes(&self) -> usize {
         self.flight.bytes() + self.session.bytes() + self.lists.bytes()
+    }
+
+    /// Gives how long a request may wait for a server: as long as this one needs to start.
+    fn patience(&self) -> Duration {
+        self.starts.patience(self.options.recovery.request_timeout)
+    }
+
+    /// Gives how long a new server may take to answer its handshake.
+    fn handshake(&self) -> Duration {
+        self.starts.patience(self.options.recovery.handshake_timeout)
     }
 
     /// Gives an id nobody used before.
@@ -293,6 +267,7 @@ impl McpRelay {
     fn ready(&mut self, now: Monotonic, out: &mut Vec<Output>) {
         let Some(generation) = self.link.generation() else { return };
         self.is_ready = true;
+        self.starts.done(now);
         self.pause = self.options.recovery.breaker.open_base;
         out.push(Output::Ready { generation });
         if let Some(report) = self.incident.recovered(generation, now) {
@@ -409,6 +384,7 @@ impl Relay for McpRelay {
             self.health.forgive(lost);
             self.restore.forgive(lost);
             self.flight.forgive(lost);
+            self.starts.stood_still();
         }
         match input {
             Input::FromClient(message) => self.client_says(&message, now, out),
@@ -441,14 +417,14 @@ impl Relay for McpRelay {
 
     fn deadline(&self) -> Option<Monotonic> {
         let link = match self.link {
-            Link::Restoring(_) => Some(self.restore.deadline(&self.options)),
+            Link::Restoring(_) => Some(self.restore.deadline(self.handshake())),
             Link::Live(_) | Link::Greeting(_) if self.leaving == Leaving::No => {
                 self.health.deadline(self.load())
             }
             Link::Live(_) | Link::Greeting(_) => None,
             Link::Down | Link::Ending(_) | Link::GaveUp { .. } | Link::Closed => None,
         };
-        let waiting = self.flight.first_expiry(self.options.recovery.request_timeout);
+        let waiting = self.flight.first_expiry(self.patience());
         let leaving = match self.leaving {
             Leaving::Until(end) => Some(end),
             Leaving::No | Leaving::Stopping => None,
@@ -489,6 +465,6 @@ impl Relay for McpRelay {
     }
 
     fn held_until(&self) -> Option<Monotonic> {
-        self.flight.first_expiry(self.options.recovery.request_timeout)
+        self.flight.first_expiry(self.patience())
     }
 }

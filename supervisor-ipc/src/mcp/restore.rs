@@ -10,7 +10,7 @@ use supervisor_core::{Generation, Monotonic};
 use super::fields::{Fields, replaced};
 use super::lists::{List, Reading};
 use super::session::Offer;
-use super::{Link, McpOptions, McpRelay};
+use super::{Link, McpRelay};
 use crate::relay::{BLAME_MAX, Envelope, Id, Letter, Output, notification, request, shown_uri};
 
 /// How long the client waits for lists to be compared; after that they count as changed.
@@ -153,8 +153,7 @@ impl Restore {
             && self.pending.values().all(|pending| matches!(pending.item, Item::List(_)))
     }
 
-    pub(super) fn deadline(&self, options: &McpOptions) -> Monotonic {
-        let handshake = options.recovery.handshake_timeout;
+    pub(super) fn deadline(&self, handshake: Duration) -> Monotonic {
         self.since + if self.waits_for_lists_only() { LISTS_MAX.min(handshake) } else { handshake }
     }
 }
@@ -170,6 +169,7 @@ impl McpRelay {
         let params = with_revision(&agreed.params, &agreed.revision);
         let id = self.own_id(generation);
         self.link = Link::Restoring(generation);
+        self.starts.began(now);
         self.restore = Restore { greeting: Some(id.clone()), since: now, ..Restore::default() };
         self.to_server(request(&id, "initialize", &params), out);
     }
@@ -182,6 +182,7 @@ impl McpRelay {
         out: &mut Vec<Output>,
     ) {
         self.link = Link::Restoring(generation);
+        self.starts.began(now);
         self.restore = Restore { since: now, ..Restore::default() };
         self.incident.greeted(now);
         self.read_lists(None, out);
@@ -414,7 +415,7 @@ impl McpRelay {
     }
 
     pub(super) fn restore_tick(&mut self, now: Monotonic, out: &mut Vec<Output>) {
-        if self.restore.deadline(&self.options) > now {
+        if self.restore.deadline(self.handshake()) > now {
             return;
         }
         if self.restore.waits_for_lists_only() {
@@ -430,7 +431,7 @@ impl McpRelay {
         } else {
             "the restoring of its session"
         };
-        let seconds = self.options.recovery.handshake_timeout.as_secs_f64();
+        let seconds = self.handshake().as_secs_f64();
         self.replace_server(format!("the new server did not answer {what} for {seconds} s"), out);
     }
 }

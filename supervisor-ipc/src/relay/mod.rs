@@ -9,6 +9,7 @@ mod envelope;
 mod frames;
 mod letter;
 mod report;
+mod starts;
 mod walk;
 mod write;
 
@@ -24,6 +25,7 @@ pub use frames::Frames;
 pub use letter::Letter;
 pub(crate) use letter::shown_uri;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
+pub(crate) use starts::Starts;
 pub(crate) use walk::member;
 pub use write::{
     INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, failure, notification, request,

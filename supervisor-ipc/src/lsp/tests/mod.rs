@@ -2,6 +2,7 @@
 
 mod letters;
 mod model;
+mod patience;
 mod scenarios;
 
 use std::time::Duration;

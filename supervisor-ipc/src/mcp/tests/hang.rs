@@ -176,3 +176,24 @@ fn a_server_that_loads_for_minutes_before_it_greets_is_left_alone() {
     desk.answer(0, GREETED);
     assert_eq!(desk.told()[0]["id"], 0);
 }
+
+#[test]
+fn a_server_that_takes_forty_seconds_to_start_is_waited_for_after_a_crash_too() {
+    let mut desk = Desk::new();
+    desk.started();
+    desk.client(INITIALIZE);
+    desk.pass(40 * SECOND);
+    desk.answer(0, GREETED);
+    desk.client(INITIALIZED);
+    desk.lost();
+    desk.client(call(5, "add"));
+    let held = desk.relay.held_until().map(|until| until.since(desk.now));
+    assert_eq!(held, Some(Duration::from_secs(80)), "twice what it took");
+    desk.clear();
+    desk.started();
+    desk.pass(40 * SECOND);
+    assert!(desk.to_client.is_empty(), "nobody was told to give up: {:?}", desk.to_client);
+    assert!(!desk.orders.iter().any(|order| order.contains("restart")), "{:?}", desk.orders);
+    desk.answer(desk.asked()[0]["id"].clone(), GREETED);
+    assert_eq!(desk.asked().last().unwrap()["params"]["name"], "add", "what waited is sent");
+}
