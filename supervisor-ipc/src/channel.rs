@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 use crate::durable::Durable;
+use crate::incoming::{Incoming, Mailbox};
 use crate::machine::{Event, Machine, SendOptions};
 use crate::protocol::Protocol;
 use crate::receipt::Receipt;
@@ -25,8 +26,6 @@ use crate::transport::Transport;
 
 /// Requests that may wait for the channel's task. At the bound who asks waits for a place, which takes microseconds.
 const REQUESTS_MAX: usize = 64;
-/// Messages of the peer that wait for each subscriber. At the bound the oldest are overwritten and counted as missed.
-const INCOMING_MAX: usize = 1024;
 
 /// How a channel is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +41,6 @@ impl Default for ChannelOptions {
         Self { config: RecoveryConfig::default(), framing: FramingKind::Length }
     }
 }
-
-/// What a subscriber gets.
-pub type Incoming = tokio::sync::broadcast::Receiver<Arc<IpcMessage>>;
 
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -74,7 +70,7 @@ pub struct Channel {
     places: Option<Arc<Semaphore>>,
     requests: mpsc::Sender<Request>,
     shown: watch::Receiver<Shown>,
-    incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
+    mailbox: Arc<Mailbox>,
     dead: Arc<Mutex<VecDeque<DeadLetter>>>,
 }
 
@@ -102,7 +98,7 @@ impl Channel {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let protocol = Protocol::of(options.framing);
         let machine = Machine::new(options.config.clone(), protocol.acknowledges(), seed);
-        let (incoming, _) = tokio::sync::broadcast::channel(INCOMING_MAX);
+        let mailbox = Arc::new(Mailbox::new(&options.config));
         let dead = Arc::new(Mutex::new(VecDeque::new()));
         let (name, options): (Arc<str>, _) = (name.into(), Arc::new(options));
         let told = machine.state;
@@ -130,7 +126,8 @@ impl Channel {
             shown,
             told,
             behind: Arc::clone(&behind),
-            incoming: incoming.clone(),
+            mailbox: Arc::clone(&mailbox),
+            pushes: false,
             dead: Arc::clone(&dead),
             durable,
             blocked: VecDeque::new(),
@@ -148,7 +145,7 @@ impl Channel {
         let task = Arc::new(Mutex::new(task));
         let driver = tokio::spawn(drive(Arc::clone(&task), receiver));
         let shown = seen;
-        let channel = Self { name, options, task, behind, places, requests, shown, incoming, dead };
+        let channel = Self { name, options, task, behind, places, requests, shown, mailbox, dead };
         (channel, driver)
     }
 
@@ -266,10 +263,10 @@ impl Channel {
         self.ask(Request::Reload).await
     }
 
-    /// Subscribes to what the peer sends unasked, from now on.
+    /// Subscribes to what the peer sends on its own account.
     #[must_use]
     pub fn incoming(&self) -> Incoming {
-        self.incoming.subscribe()
+        Incoming::new(Arc::clone(&self.mailbox))
     }
 
     /// Gives the channel's health.

@@ -50,6 +50,8 @@ pub(crate) struct Machine {
     pub(crate) weighs: bool,
     /// Whether each connection is a new run of a service, so that its restart policy says how often there is one.
     pub(crate) paced: bool,
+    /// Whether a message is given up because connections broke while it was unanswered alone.
+    pub(crate) blames: bool,
     /// Bytes that the other channels of the monitor hold.
     pub(crate) elsewhere: usize,
     /// Whether the connection takes more; what is written beyond waits in its lane instead.
@@ -75,6 +77,7 @@ impl Machine {
             paused: None,
             weighs: false,
             paced: false,
+            blames: true,
             elsewhere: 0,
             writable: true,
             state: ChannelState::Connecting,
@@ -105,6 +108,11 @@ impl Machine {
 
     pub(crate) const fn last_sent(&self) -> u64 {
         self.next_s - 1
+    }
+
+    /// Bounds how many messages may be unanswered at once, from now on.
+    pub(crate) const fn limit(&mut self, in_flight: usize) {
+        self.config.max_in_flight = in_flight;
     }
 
     /// Gives a number for a frame that is none of the machine's.

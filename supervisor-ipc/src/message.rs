@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use supervisor_core::config::RecoveryConfig;
+use supervisor_core::error::IpcError;
 use supervisor_core::message::{ChannelState, IpcMessage, Lane, Outcome};
 use supervisor_core::{Generation, Monotonic};
 use uuid::Uuid;
@@ -245,6 +247,31 @@ pub(crate) enum Refusal {
     Draining,
     TooLarge(usize),
     Full(Limit),
+}
+
+impl Refusal {
+    /// Says so to the sender.
+    pub(crate) fn error(self, channel: &str, id: Uuid, config: &RecoveryConfig) -> IpcError {
+        let channel = channel.to_owned();
+        match self {
+            Self::Closed | Self::Draining => IpcError::Closed { channel },
+            Self::TooLarge(bytes) => {
+                let reason =
+                    format!("{bytes} bytes exceed the largest frame, {}", config.max_frame);
+                IpcError::Unsendable { channel, id, reason }
+            }
+            Self::Full(limit) => {
+                let limit = match limit {
+                    Limit::Messages => format!("{} messages", config.max_buffered_messages),
+                    Limit::Bytes => config.max_buffered_bytes.to_string(),
+                    Limit::AllBytes => {
+                        format!("{} over all channels", config.global_buffered_bytes)
+                    }
+                };
+                IpcError::BufferFull { channel, limit }
+            }
+        }
+    }
 }
 
 /// The bound that a full buffer has reached.

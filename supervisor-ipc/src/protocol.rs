@@ -52,6 +52,26 @@ pub(crate) struct Hello {
     /// The sender says something at least so often, in milliseconds; 0 promises nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) idle: u64,
+    /// What the service may say on its own account, or that it does; absent from those who know nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) push: Option<Push>,
+}
+
+/// The other direction: what a channel takes, and what a service numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Push {
+    /// Names the numbers of the service; from a channel the last ones it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<Uuid>,
+    /// Of this session everything up to here was handled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) handled: u64,
+    /// Messages that may be unacknowledged at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) window: u64,
+    /// Bytes of them, if there are several.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) bytes: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -75,6 +95,8 @@ struct Flat {
     handled: u64,
     #[serde(default)]
     idle: u64,
+    #[serde(default)]
+    push: Option<Push>,
     #[serde(default)]
     m: Option<IpcMessage>,
     #[serde(default)]
@@ -109,9 +131,9 @@ impl Envelope {
 
 impl From<Flat> for Envelope {
     fn from(flat: Flat) -> Self {
-        let Flat { k, s, d, version, session, handled, idle, m, p } = flat;
+        let Flat { k, s, d, version, session, handled, idle, push, m, p } = flat;
         match k {
-            Kind::Hello => Self::Hello(Hello { version, session, handled, idle }),
+            Kind::Hello => Self::Hello(Hello { version, session, handled, idle, push }),
             Kind::M => m.map_or(Self::Broken, |m| Self::Message { s, m }),
             Kind::A => Self::Ack { s, d },
             Kind::R => Self::Reply { s, p },
@@ -150,6 +172,8 @@ pub(crate) enum Heard {
     Reply { s: u64, reply: Value },
     /// A message nobody asked for.
     Message(IpcMessage),
+    /// One that is acknowledged as number `s`.
+    Pushed { s: u64, message: IpcMessage },
     /// The peer asks something of us and expects this frame back.
     Answer(Bytes, Option<IpcMessage>),
     /// A sign of life.
@@ -232,11 +256,7 @@ fn decode_own(frame: &[u8]) -> Result<Heard, String> {
     Ok(match Envelope::read(frame).map_err(|error| error.to_string())? {
         Envelope::Ack { s, d } => Heard::Ack { s, duplicate: d },
         Envelope::Reply { s, p } => Heard::Reply { s, reply: p },
-        Envelope::Message { s, m } => {
-            let ack = serde_json::to_vec(&Envelope::Ack { s, d: false })
-                .map_err(|error| error.to_string())?;
-            Heard::Answer(ack.into(), Some(m))
-        }
+        Envelope::Message { s, m } => Heard::Pushed { s, message: m },
         Envelope::Ping { s } => {
             let pong =
                 serde_json::to_vec(&Envelope::Pong { s }).map_err(|error| error.to_string())?;

@@ -21,10 +21,12 @@ use uuid::Uuid;
 use crate::channel::{ChannelOptions, Request, Shown, World};
 use crate::connection::Wire;
 use crate::durable::Durable;
-use crate::machine::{Accepted, Action, Event, Limit, Machine, Refusal, SendOptions};
+use crate::inbox::Inbox;
+use crate::incoming::Mailbox;
+use crate::machine::{Accepted, Action, Event, Machine, Refusal, SendOptions};
 use crate::protocol::{Heard, Protocol};
 use crate::receipt::{Acceptance, Promise, Receipt, Slot};
-use crate::session::{SESSION_MAX, Session};
+use crate::session::{Greeted, SESSION_MAX, Session};
 use crate::share::Share;
 use crate::transport::{Connection, Transport};
 
@@ -36,8 +38,8 @@ const PINGS_MAX: usize = 64;
 pub(crate) enum Done {
     /// With the place among those that reconnect.
     Connected(Result<Connection, IpcError>, Option<OwnedSemaphorePermit>),
-    /// With the number up to which the peer had handled what was sent before, and what it said that nobody read.
-    Synced(Generation, Result<u64, IpcError>, mpsc::Receiver<Bytes>),
+    /// With what the peer said that nobody read.
+    Synced(Generation, Result<Greeted, IpcError>, VecDeque<Bytes>, mpsc::Receiver<Bytes>),
     /// Why the peer of this generation is silent.
     Weighed(Generation, Option<String>),
     /// The semaphore's place is given back with it.
@@ -66,7 +68,9 @@ pub(crate) struct Task {
     pub(crate) told: ChannelState,
     /// Whether senders should let the channel and its peer have a turn.
     pub(crate) behind: Arc<AtomicBool>,
-    pub(crate) incoming: tokio::sync::broadcast::Sender<Arc<IpcMessage>>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// The peer numbers what it says itself.
+    pub(crate) pushes: bool,
     pub(crate) dead: Arc<Mutex<VecDeque<DeadLetter>>>,
     pub(crate) durable: Option<Durable>,
     /// Senders that wait for room, oldest first.
@@ -189,26 +193,7 @@ impl Task {
     }
 
     fn refusal(&self, id: Uuid, refusal: Refusal) -> IpcError {
-        let channel = self.name.to_string();
-        let config = &self.options.config;
-        match refusal {
-            Refusal::Closed | Refusal::Draining => IpcError::Closed { channel },
-            Refusal::TooLarge(bytes) => {
-                let reason =
-                    format!("{bytes} bytes exceed the largest frame, {}", config.max_frame);
-                IpcError::Unsendable { channel, id, reason }
-            }
-            Refusal::Full(limit) => {
-                let limit = match limit {
-                    Limit::Messages => format!("{} messages", config.max_buffered_messages),
-                    Limit::Bytes => config.max_buffered_bytes.to_string(),
-                    Limit::AllBytes => {
-                        format!("{} over all channels", config.global_buffered_bytes)
-                    }
-                };
-                IpcError::BufferFull { channel, limit }
-            }
-        }
+        refusal.error(&self.name, id, &self.options.config)
     }
 
     fn on_frame(&mut self, frame: Result<Bytes, String>) {
@@ -241,6 +226,7 @@ impl Task {
             Ok(Heard::Ack { s, duplicate }) => self.step(Event::Acked { s, duplicate }),
             Ok(Heard::Reply { s, reply }) => self.step(Event::Replied { s, reply }),
             Ok(Heard::Message(message)) => self.deliver(message),
+            Ok(Heard::Pushed { s, message }) => self.on_pushed(s, message, frame.len()),
             Ok(Heard::Answer(answer, message)) => {
                 self.write(answer);
                 match message {
@@ -255,12 +241,6 @@ impl Task {
         }
     }
 
-    fn deliver(&mut self, message: IpcMessage) {
-        // An error means that nobody subscribes.
-        drop(self.incoming.send(Arc::new(message)));
-        self.step(Event::Alive);
-    }
-
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Connected(Ok(connection), place) => {
@@ -273,12 +253,14 @@ impl Task {
                 let permanent = !error.class().retryable();
                 self.step(Event::ConnectFailed { reason: chain(&error), permanent });
             }
-            Done::Synced(generation, result, unread) if generation == self.machine.generation => {
+            Done::Synced(generation, result, aside, unread)
+                if generation == self.machine.generation =>
+            {
                 self.hand_over(usize::MAX);
                 self.session = None;
                 self.place = None;
                 match result {
-                    Ok(handled) => self.synced(handled, unread),
+                    Ok(greeted) => self.synced(greeted, aside, unread),
                     Err(error) => self.step(Event::Lost { reason: chain(&error) }),
                 }
             }
@@ -290,8 +272,18 @@ impl Task {
     }
 
     /// What the synchroniser had no use for is the channel's, in its order.
-    fn synced(&mut self, handled: u64, mut unread: mpsc::Receiver<Bytes>) {
-        self.step(Event::Synced { handled });
+    fn synced(
+        &mut self,
+        greeted: Greeted,
+        aside: VecDeque<Bytes>,
+        mut unread: mpsc::Receiver<Bytes>,
+    ) {
+        self.pushes = greeted.pushes.is_some();
+        self.mailbox.with(|inbox| inbox.greeted(greeted.pushes));
+        self.step(Event::Synced { handled: greeted.handled });
+        for frame in aside {
+            self.on_frame(Ok(frame));
+        }
         while let Ok(frame) = unread.try_recv() {
             self.on_frame(Ok(frame));
         }
@@ -412,17 +404,22 @@ impl Task {
         self.session = Some(Talk { frames, answers });
         let (synchronizer, protocol) = (self.synchronizer.clone(), self.protocol);
         let (id, idle) = (self.session_id, self.options.config.heartbeat.idle);
-        let mut session = Session { channel: self.name.to_string(), generation, outbox, inbox };
+        let push = self.mailbox.with(Inbox::greeting);
+        let channel = self.name.to_string();
+        let mut session = Session { channel, generation, outbox, inbox, aside: None };
         let work = async move {
-            let greeted =
-                if protocol == Protocol::Own { session.greet(id, idle).await } else { Ok(0) };
+            let greeted = if protocol == Protocol::Own {
+                session.greet(id, idle, push).await
+            } else {
+                Ok(Greeted::default())
+            };
             let result = match (greeted, synchronizer) {
-                (Ok(handled), Some(synchronizer)) => {
-                    synchronizer.synchronize(&mut session).await.map(|()| handled)
+                (Ok(greeted), Some(synchronizer)) => {
+                    synchronizer.synchronize(&mut session).await.map(|()| greeted)
                 }
                 (greeted, _) => greeted,
             };
-            Done::Synced(generation, result, session.inbox)
+            Done::Synced(generation, result, session.aside.unwrap_or_default(), session.inbox)
         };
         self.jobs.spawn_on(work, &self.runtime);
         self.attention = true;
@@ -433,6 +430,7 @@ pub(crate) use driving::{Taken, drive};
 pub(crate) use telling::named;
 
 mod driving;
+mod pushed;
 mod storing;
 mod telling;
 #[cfg(test)]

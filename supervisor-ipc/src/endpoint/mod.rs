@@ -1,6 +1,7 @@
 //! The service's side of our own envelope.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use serde_json::Value;
 use supervisor_core::config::RecoveryConfig;
@@ -10,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use uuid::Uuid;
 
 use memory::Memory;
+use pushing::Pushing;
 use serving::Serving;
 
 /// Handles one message; what it gives back is the answer.
@@ -39,6 +41,17 @@ pub struct Endpoint<H> {
     handler: H,
     memory: Memory,
     config: RecoveryConfig,
+    pushing: Owned,
+}
+
+/// What is pushed ends with the endpoint.
+#[derive(Debug)]
+struct Owned(Arc<Pushing>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl<H: Handler> Endpoint<H> {
@@ -47,10 +60,12 @@ impl<H: Handler> Endpoint<H> {
         Self::with_config(handler, RecoveryConfig::default())
     }
 
-    /// Makes an endpoint with limits of its own: `max_frame`, `max_buffered_bytes`, `dedupe_window` and `dedupe_max` apply.
+    /// Makes an endpoint with limits of its own: `max_frame`, `max_buffered_bytes`, `dedupe_window` and `dedupe_max` apply,
+    /// and to what is [pushed](Self::pusher) those of buffers, time to live, repetitions and `max_in_flight`, too.
     pub fn with_config(handler: H, config: RecoveryConfig) -> Self {
         let memory = Memory::new(config.dedupe_window, config.dedupe_max);
-        Self { handler, memory, config }
+        let pushing = Owned(Arc::new(Pushing::new(&config)));
+        Self { handler, memory, config, pushing }
     }
 
     /// Puts ids into the memory that were handled before this process began, with their answers.
@@ -64,6 +79,14 @@ impl<H: Handler> Endpoint<H> {
             self.memory.recall(id, answer);
         }
         self
+    }
+
+    /// Gives a handle to send messages to the host on the service's own account.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime.
+    pub fn pusher(&self) -> Pusher {
+        Pusher::new(Arc::clone(&self.pushing.0))
     }
 
     /// Tells how many ids were forgotten for want of room before `dedupe_window` was over: so often the promise to handle
@@ -94,5 +117,9 @@ impl<H: Handler> Endpoint<H> {
     }
 }
 
+pub use pusher::Pusher;
+
 mod memory;
+mod pusher;
+mod pushing;
 mod serving;

@@ -15,9 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::pushing::Joined;
 use super::{Endpoint, Handler};
 use crate::framing::{Framing, LENGTH_HEAD};
-use crate::protocol::{ENVELOPE_VERSION, Envelope, Hello};
+use crate::protocol::{ENVELOPE_VERSION, Envelope, Hello, Push};
 
 /// Messages read and not handled yet; beyond it, or beyond `max_buffered_bytes`, nothing is read.
 const QUEUE_MAX: usize = 1024;
@@ -52,6 +53,10 @@ pub(super) struct Serving<'a, H, S> {
     session: Option<Uuid>,
     /// How long the peer may be silent.
     silence: Option<Duration>,
+    /// Since when it is, if we listen.
+    quiet: Option<Instant>,
+    /// Since the host greeted, if it takes messages.
+    host: Option<Joined>,
     ended: bool,
     /// Bytes asked of the system at a time.
     read_size: usize,
@@ -75,6 +80,8 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             greeted: false,
             session: None,
             silence: greeting,
+            quiet: None,
+            host: None,
             ended: false,
             read_size: READ_MIN,
             now: Instant::now(),
@@ -191,6 +198,11 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
 
     /// Writes what there is to write, else reads; each is one call to the system, so dropping this loses nothing.
     async fn turn(&mut self) -> Result<(), IpcError> {
+        if self.out.is_empty()
+            && let Some(host) = &self.host
+        {
+            host.take(&mut self.out);
+        }
         if !self.out.is_empty() {
             match self.stream.write(&self.out).await {
                 Ok(0) | Err(_) => self.ended = true,
@@ -202,13 +214,13 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             || self.queued_bytes as u64 >= self.endpoint.config.max_buffered_bytes.bytes()
         {
             // Only asked while a message is handled, which ends the wait.
-            return std::future::pending().await;
+            self.quiet = None;
+            called(self.host.as_ref()).await;
+            return Ok(());
         }
         self.input.reserve(self.read_size);
-        let read = match self.silence {
-            Some(limit) => self.read_within(limit).await?,
-            None => self.stream.read_buf(&mut self.input).await,
-        };
+        let Some(read) = self.read().await? else { return Ok(()) };
+        self.quiet = None;
         match read {
             Ok(0) | Err(_) => self.ended = true,
             Ok(_) => {
@@ -222,18 +234,28 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
         Ok(())
     }
 
-    /// Reads what comes in time; time in which we stood still ourselves is no silence of the peer.
-    async fn read_within(&mut self, limit: Duration) -> Result<io::Result<usize>, IpcError> {
-        loop {
-            let began = Instant::now();
-            let read = tokio::time::timeout(limit, self.stream.read_buf(&mut self.input)).await;
-            match read {
-                Ok(read) => return Ok(read),
-                Err(_) if began.elapsed() > limit + STOOD_STILL => {}
-                Err(_) => {
-                    return Err(IpcError::TimedOut { channel: "endpoint".to_owned(), limit });
-                }
+    /// Reads what comes in time, unless there is something to say first; time in which we stood still ourselves is no
+    /// silence of the peer.
+    async fn read(&mut self) -> Result<Option<io::Result<usize>>, IpcError> {
+        let Some(limit) = self.silence else {
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut self.input) => return Ok(Some(read)),
+                () = called(self.host.as_ref()) => return Ok(None),
             }
+        };
+        loop {
+            let until = *self.quiet.get_or_insert_with(Instant::now) + limit;
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut self.input) => return Ok(Some(read)),
+                () = called(self.host.as_ref()) => return Ok(None),
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if until.elapsed() <= STOOD_STILL {
+                return Err(IpcError::TimedOut { channel: "endpoint".to_owned(), limit });
+            }
+            self.quiet = None;
         }
     }
 
@@ -258,7 +280,12 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
                 }
                 Envelope::Ping { s } => self.say(&Envelope::Pong { s })?,
                 Envelope::Broken => return Err(broke("a message without content".to_owned())),
-                Envelope::Ack { .. } | Envelope::Reply { .. } | Envelope::Pong { .. } => {}
+                Envelope::Ack { s, d } => {
+                    if let Some(host) = &self.host {
+                        host.acknowledged(s, d).map_err(broke)?;
+                    }
+                }
+                Envelope::Reply { .. } | Envelope::Pong { .. } => {}
             }
         }
         input.advance(at);
@@ -271,6 +298,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
     }
 
     fn greet(&mut self, hello: Hello) -> Result<(), IpcError> {
+        let pushing = &self.endpoint.pushing.0;
         self.greeted = true;
         self.session = hello.session;
         self.silence = (hello.idle > 0)
@@ -281,15 +309,20 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             session: hello.session,
             handled,
             idle: 0,
+            push: Some(Push { session: Some(pushing.session()), ..Push::default() }),
         }))?;
-        if hello.version == ENVELOPE_VERSION {
-            return Ok(());
+        if hello.version != ENVELOPE_VERSION {
+            return Err(IpcError::Incompatible {
+                channel: "endpoint".to_owned(),
+                found: hello.version.to_string(),
+                supported: ENVELOPE_VERSION.to_string(),
+            });
         }
-        Err(IpcError::Incompatible {
-            channel: "endpoint".to_owned(),
-            found: hello.version.to_string(),
-            supported: ENVELOPE_VERSION.to_string(),
-        })
+        // One that greets again is the same host.
+        if let (None, Some(takes)) = (&self.host, hello.push) {
+            self.host = Some(pushing.join(takes).map_err(broke)?);
+        }
+        Ok(())
     }
 
     fn say(&mut self, envelope: &Envelope) -> Result<(), IpcError> {
@@ -298,6 +331,14 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             channel: "endpoint".to_owned(),
             reason: format!("an answer cannot be written: {error}"),
         })
+    }
+}
+
+/// Waits until a host is to be told something; for ever if there is none.
+async fn called(host: Option<&Joined>) {
+    match host {
+        Some(host) => host.called().await,
+        None => std::future::pending().await,
     }
 }
 

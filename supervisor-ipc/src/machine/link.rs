@@ -190,7 +190,7 @@ impl Machine {
         }
         item.broke.push(self.generation);
         item.alone += alone;
-        let cause = if item.alone >= BLAMED_AFTER {
+        let cause = if self.blames && item.alone >= BLAMED_AFTER {
             format!(
                 "the only unanswered message when the connection broke, {BLAMED_AFTER} times in a row"
             )

@@ -44,7 +44,11 @@ pub(crate) async fn drive(task: Arc<Mutex<Task>>, mut requests: mpsc::Receiver<R
         polled
     })
     .await;
-    let durable = lock().durable.take();
+    let durable = {
+        let mut locked = lock();
+        locked.mailbox.close();
+        locked.durable.take()
+    };
     if let Some(durable) = durable {
         durable.close().await;
     }
@@ -89,6 +93,7 @@ impl Task {
     fn poll(&mut self, cx: &mut Context<'_>, requests: &mut mpsc::Receiver<Request>) -> Poll<()> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
+            self.mailbox.driven_by(cx.waker());
         }
         for _ in 0..ROUNDS_MAX {
             self.attention = false;
@@ -98,6 +103,7 @@ impl Task {
             self.poll_requests(cx, requests);
             busy |= self.poll_deadline(cx);
             self.unblock();
+            self.acknowledge();
             let gathers = self.drive_outbox();
             busy |= self.flush(cx);
             busy |= self.look_at_wire();

@@ -1,7 +1,7 @@
 //! Races that only the task itself can be brought into.
 
-use supervisor_core::config::FramingKind;
-use tokio::sync::{Semaphore, broadcast};
+use supervisor_core::config::{FramingKind, RecoveryConfig};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::clock::TokioClock;
@@ -40,7 +40,8 @@ fn task() -> Task {
         told: machine.state,
         behind: Arc::default(),
         machine,
-        incoming: broadcast::channel(16).0,
+        mailbox: Arc::new(Mailbox::new(&RecoveryConfig::default())),
+        pushes: false,
         dead: Arc::default(),
         durable: None,
         blocked: VecDeque::new(),
@@ -68,7 +69,7 @@ fn talk(task: &mut Task, most: usize) -> mpsc::Receiver<Bytes> {
 #[tokio::test]
 async fn what_a_synchroniser_left_unread_is_the_channels_in_its_order() {
     let mut task = task();
-    let mut incoming = task.incoming.subscribe();
+    let mut incoming = crate::Incoming::new(Arc::clone(&task.mailbox));
     task.machine.step(task.now(), Event::Attached);
     task.machine.step(task.now(), Event::Connected);
     assert_eq!(task.machine.state, ChannelState::Syncing);
@@ -77,8 +78,13 @@ async fn what_a_synchroniser_left_unread_is_the_channels_in_its_order() {
         let note = format!(r#"{{"jsonrpc":"2.0","method":"note","params":{number}}}"#);
         task.on_frame(Ok(note.into()));
     }
-    assert!(incoming.try_recv().is_err(), "while it runs, the synchroniser gets everything");
-    task.on_done(Done::Synced(task.machine.generation, Ok(0), unread));
+    assert!(incoming.try_recv().is_none(), "while it runs, the synchroniser gets everything");
+    task.on_done(Done::Synced(
+        task.machine.generation,
+        Ok(Greeted::default()),
+        VecDeque::new(),
+        unread,
+    ));
     assert_eq!(incoming.try_recv().unwrap().payload, 7);
     assert_eq!(incoming.try_recv().unwrap().payload, 8);
     assert_eq!(task.machine.state, ChannelState::Ready, "and the connection lives");

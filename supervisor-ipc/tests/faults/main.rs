@@ -17,6 +17,7 @@ mod cut;
 mod herd;
 mod hostile;
 mod proxy;
+mod pushed;
 mod suite;
 
 /// How long anything may take on a loaded machine.
@@ -46,11 +47,16 @@ type Effects = Arc<Mutex<HashMap<Uuid, u32>>>;
 
 /// A service that counts, and answers those who ask.
 fn service(effects: &Effects) -> Endpoint<impl Handler + use<>> {
+    service_with(effects, RecoveryConfig::default())
+}
+
+fn service_with(effects: &Effects, config: RecoveryConfig) -> Endpoint<impl Handler + use<>> {
     let effects = Arc::clone(effects);
-    Endpoint::new(move |message: IpcMessage| {
+    let handler = move |message: IpcMessage| {
         *effects.lock().unwrap().entry(message.id).or_default() += 1;
         async move { (message.message_type == "ask").then_some(message.payload) }
-    })
+    };
+    Endpoint::with_config(handler, config)
 }
 
 /// A memory transport with a service behind it that serves one connection after the other.
