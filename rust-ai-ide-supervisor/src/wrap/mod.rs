@@ -5,6 +5,7 @@
 
 mod drive;
 mod face;
+mod files;
 mod ladder;
 mod letters;
 mod life;
@@ -15,6 +16,7 @@ mod running;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use files::LocalFiles;
 pub use letters::Requeue;
 pub use recorded::{RECORDS_DIR, Recorder};
 use supervisor_core::Generation;

@@ -292,3 +292,38 @@ fn stderr_passes_through_and_a_program_that_is_not_there_is_one_clear_error() {
     assert_eq!(client.ended(), Some(1));
     assert!(client.said().contains("/no/such/server"), "{}", client.said());
 }
+
+#[test]
+fn a_server_that_counts_in_another_encoding_is_believed_about_files_that_are_ascii_alone() {
+    let place = Place::new(&json!([{}]));
+    let file = |name: &str, text: &str| {
+        let path = place.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!("file://{}", path.display())
+    };
+    let there = json!({ "line": 0, "character": 1 });
+    let answers = |uri: &str| json!({ "uri": uri, "range": { "start": there, "end": there } });
+    for (name, text, passes) in [("ascii.x", "ab", true), ("emoji.x", "a\u{1F600}b", false)] {
+        let uri = file(name, text);
+        let runs = json!([
+            { "encoding": "utf-8", "definition": answers(&uri) },
+            { "encoding": "utf-32", "definition": answers(&uri) },
+        ]);
+        let place = Place::new(&runs);
+        let mut client = Client::start(&place);
+        client.initialize();
+        client.open(A, "one");
+        let definition = |client: &mut Client| {
+            client.call("textDocument/definition", json!({ "textDocument": { "uri": A } }))
+        };
+        assert_eq!(definition(&mut client)["result"], answers(&uri));
+        kill(place.pids()[0]);
+        let answer = definition(&mut client);
+        assert_eq!(answer.get("result").is_some(), passes, "{answer}");
+        if !passes {
+            let text = answer["error"]["message"].as_str().unwrap();
+            assert!(text.contains("counts columns in utf-32"), "{text}");
+        }
+        assert_eq!(client.leave(), Some(0));
+    }
+}

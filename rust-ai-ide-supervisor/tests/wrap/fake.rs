@@ -58,6 +58,8 @@ struct Script {
     /// Asks for configuration and waits for it before it answers this method.
     ask_configuration_in: Option<String>,
     encoding: Option<String>,
+    /// What it answers to a request for a definition.
+    definition: Value,
     /// Other capabilities.
     capabilities: Value,
     /// Begins a progress on this method that never ends.
@@ -274,6 +276,7 @@ impl Server {
             }
             "textDocument/hover" => json!({ "contents": format!("run {}", self.run) }),
             "workspace/executeCommand" => json!("done"),
+            "textDocument/definition" => self.script.definition.clone(),
             method if method.starts_with("$/") || method == "fake/unknown" => {
                 return self.send(Response::new_err(request.id, -32601, "unknown".into()));
             }

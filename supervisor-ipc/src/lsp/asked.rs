@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     Changed,
     /// The server died of its document, which is held back.
     HeldBack,
+    /// It was answered, with places that would mean others to the client.
+    Misplaced(String),
     /// Too much waits already.
     Full,
 }
@@ -77,6 +79,9 @@ impl Ask {
                 json!({ "wasSent": false }),
             ),
             Refusal::Absent(reason) => (REQUEST_FAILED, reason.clone(), json!({ "wasSent": false })),
+            Refusal::Misplaced(reason) => {
+                (REQUEST_FAILED, reason.clone(), json!({ "wasSent": true }))
+            }
             Refusal::HeldBack => (
                 REQUEST_FAILED,
                 "the server dies of this document; it is held back until its text changes".to_owned(),

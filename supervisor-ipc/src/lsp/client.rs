@@ -7,6 +7,7 @@ use super::asked::{Ask, Refusal};
 use super::documents::subject;
 use super::methods::{Kind, kind, known_effect};
 use super::notebooks::notebook;
+use super::places::in_one_piece;
 use super::{Intent, LspRelay, Phase, Tokens};
 use crate::relay::{
     Envelope, INVALID_REQUEST, Id, Malformed, Output, PARSE_ERROR, Shape, failure, notification,
@@ -272,24 +273,6 @@ impl LspRelay {
         }
     }
 
-    /// Says why a request cannot be asked of a server whose columns count something else than the client was promised.
-    ///
-    /// In a text of ASCII alone every encoding counts the same. Elsewhere a position would mean another place, and an edit
-    /// that comes back would spoil the text.
-    fn miscounted(&self, ask: &Ask) -> Option<String> {
-        let (theirs, promised) = (self.server_encoding, self.session.encoding);
-        let about = ask.about.as_ref().and_then(|(key, _)| self.documents.get(key));
-        let elsewhere = ask.method.as_ref() == "textDocument/rename";
-        if theirs == promised || !(elsewhere || about.is_some_and(|it| !it.text.is_ascii())) {
-            return None;
-        }
-        let (theirs, promised) = (theirs.name(), promised.name());
-        Some(format!(
-            "since it was restarted the language server counts columns in {theirs}, and the editor was promised \
-             {promised}; restart the server from the editor to agree anew"
-        ))
-    }
-
     /// Writes a request to the running server, under another id if its own is in use.
     pub(super) fn write_request(&mut self, mut ask: Ask, message: &Bytes, out: &mut Vec<Output>) {
         if let Some(reason) = self.miscounted(&ask) {
@@ -300,6 +283,11 @@ impl LspRelay {
         ask.message =
             (ask.kind == Kind::Read && self.options.ask_again && room).then(|| kept(message));
         let current = if self.ever_lost { self.without_stale_ids(&ask, message) } else { None };
+        let current = if ask.partial.is_some() && self.miscounts() {
+            in_one_piece(current.as_ref().unwrap_or(message)).or(current)
+        } else {
+            current
+        };
         let message = current.as_ref().unwrap_or(message);
         if self.asked.is_written(&ask.caller) {
             let wire = self.own_id();

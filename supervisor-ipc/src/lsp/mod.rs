@@ -15,6 +15,7 @@ mod edits;
 mod methods;
 mod notebooks;
 mod options;
+mod places;
 mod registrations;
 mod restore;
 mod server;
@@ -35,6 +36,7 @@ use supervisor_core::message::ChannelState;
 use supervisor_core::{Generation, Monotonic};
 
 pub use options::LspOptions;
+pub use places::Files;
 
 use crate::relay::{Id, Input, Output, RecoveryReport, Relay, Starts, notification};
 use asked::{Ask, Asked, Questions, Refusal};
@@ -103,6 +105,7 @@ pub struct LspRelay {
     watched: Watched,
     vitals: Vitals,
     starts: Starts,
+    files: Option<Box<dyn Files>>,
     /// The running server, or the last one.
     generation: Generation,
     phase: Phase,
@@ -158,6 +161,7 @@ impl LspRelay {
             watched: Watched::default(),
             vitals: Vitals::default(),
             starts: Starts::default(),
+            files: None,
             generation: Generation::ZERO,
             phase: Phase::Down,
             intent: Intent::Stay,

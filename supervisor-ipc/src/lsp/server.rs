@@ -95,6 +95,9 @@ impl LspRelay {
                 self.fresh_tokens.insert((tokens, key));
             }
         }
+        if self.keeps_back(&ask, envelope.result(), out) {
+            return;
+        }
         let message =
             if ask.caller == *id { message.clone() } else { with_id(message, &ask.caller) };
         out.push(Output::ToClient(message));
@@ -163,18 +166,7 @@ impl LspRelay {
         out: &mut Vec<Output>,
     ) {
         match envelope.method().as_ref() {
-            // Their columns would mean other places; a text of ASCII alone has the same in every encoding.
-            "textDocument/publishDiagnostics" if self.server_encoding != self.session.encoding => {
-                let key = envelope
-                    .read_params::<Value>()
-                    .and_then(|params| Some(UriKey::new(params.get("uri")?.as_str()?)));
-                let text = key.and_then(|key| self.documents.get(&key));
-                if text.is_some_and(|document| !document.text.is_ascii()) {
-                    return;
-                }
-                self.diagnostics.published(envelope.params(), self.generation);
-                self.unproven = None;
-            }
+            "textDocument/publishDiagnostics" if self.misplaces(envelope.params()) => return,
             "textDocument/publishDiagnostics" => {
                 self.diagnostics.published(envelope.params(), self.generation);
                 self.unproven = None;
@@ -219,6 +211,7 @@ impl LspRelay {
                 });
                 self.ask_client(&told.unwrap_or_else(|| message.clone()), id, out);
             }
+            _ if self.refuses_places(envelope, id, out) => {}
             "workspace/applyEdit" if self.edits_another_version(envelope) => {
                 let answer = json!({
                     "applied": false,
@@ -297,8 +290,7 @@ impl LspRelay {
         out.push(Output::ToClient(unregister_message(&id, old)));
     }
 
-    /// Tells whether an edit was made for a version of an open document that is not the newest, or counts its columns in
-    /// another way than the client does.
+    /// Tells whether an edit was made for a version of an open document that is not the newest.
     fn edits_another_version(&self, envelope: &Envelope<'_>) -> bool {
         let params: Value = envelope.read_params().unwrap_or_default();
         let changes = params.pointer("/edit/documentChanges").and_then(Value::as_array);
@@ -308,10 +300,7 @@ impl LspRelay {
             let version =
                 document.and_then(|document| document.get("version")).and_then(Value::as_i64);
             let open = uri.and_then(|uri| self.documents.get(&UriKey::new(uri)));
-            let miscounted = self.server_encoding != self.session.encoding
-                && open.is_some_and(|open| !open.text.is_ascii());
-            miscounted
-                || matches!((open, version), (Some(open), Some(version)) if open.version != version)
+            matches!((open, version), (Some(open), Some(version)) if open.version != version)
         })
     }
 }

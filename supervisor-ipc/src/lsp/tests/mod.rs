@@ -3,6 +3,7 @@
 mod letters;
 mod model;
 mod patience;
+mod places;
 mod scenarios;
 
 use std::time::Duration;

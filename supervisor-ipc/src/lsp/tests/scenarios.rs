@@ -255,47 +255,6 @@ fn another_encoding_after_a_restart_never_spoils_a_text() {
 }
 
 #[test]
-fn what_a_server_with_another_encoding_says_of_a_text_is_believed_only_where_all_encodings_agree() {
-    let mut bench = Bench::greeted(&json!({ "textDocumentSync": 2, "positionEncoding": "utf-8" }));
-    bench.client(&open("file:///emoji", "a\u{1F600}b"));
-    bench.client(&open("file:///ascii", "ab"));
-    bench.crash();
-    bench.client(&hover(5, "file:///emoji"));
-    bench.recover(&json!({ "textDocumentSync": 2, "positionEncoding": "utf-32" }));
-    let refused = |bench: &Bench, id| {
-        let error = bench.reply(id)["error"].clone();
-        assert_eq!(error["code"], -32803, "{error}");
-        let text = error["message"].as_str().unwrap().to_owned();
-        assert!(text.contains("utf-32") && text.contains("promised utf-8"), "{text}");
-    };
-    refused(&bench, 5);
-    bench.clear();
-    bench.client(&hover(6, "file:///emoji"));
-    bench.client(&hover(7, "file:///ascii"));
-    bench.client(&ask(
-        8,
-        "textDocument/rename",
-        &json!({ "textDocument": { "uri": "file:///ascii" } }),
-    ));
-    refused(&bench, 6);
-    refused(&bench, 8);
-    assert_eq!(bench.to_server.iter().filter(|sent| sent["id"] == 7).count(), 1);
-    for uri in ["file:///emoji", "file:///ascii"] {
-        let found = json!({ "uri": uri, "diagnostics": [] });
-        bench.server(&tell("textDocument/publishDiagnostics", &found));
-    }
-    let told: Vec<_> = bench.told("textDocument/publishDiagnostics");
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0]["params"]["uri"], "file:///ascii");
-
-    bench.crash();
-    bench.recover(&json!({ "textDocumentSync": 2, "positionEncoding": "utf-8" }));
-    bench.clear();
-    bench.client(&hover(9, "file:///emoji"));
-    assert_eq!(bench.to_server.iter().filter(|sent| sent["id"] == 9).count(), 1);
-}
-
-#[test]
 fn what_another_server_offers_is_adapted_to_and_told() {
     let mut bench = Bench::greeted(&json!({ "textDocumentSync": 2, "hoverProvider": true }));
     bench.client(&open("file:///a", "x"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rust_ai_ide_supervisor::config_file::ConfigFile;
 use rust_ai_ide_supervisor::wrap::{
-    Observed, Observer, Recorder, Requeue, Wrap as Session, WrapEnd, WrapOptions,
+    LocalFiles, Observed, Observer, Recorder, Requeue, Wrap as Session, WrapEnd, WrapOptions,
 };
 use supervisor_core::config::{FramingKind, ServiceSpec};
 use supervisor_core::error::chain;
@@ -235,7 +235,8 @@ fn relay(wrap: &Wrap) -> Box<dyn Relay> {
         WrapProtocol::Lsp => {
             let options =
                 LspOptions { process_id: Some(std::process::id()), ..LspOptions::default() };
-            Box::new(LspRelay::new(options.judging_silence_by(wrap.silence)))
+            let relay = LspRelay::new(options.judging_silence_by(wrap.silence));
+            Box::new(relay.looking_at(Box::new(LocalFiles)))
         }
         WrapProtocol::Mcp => {
             Box::new(McpRelay::new(McpOptions::default().judging_silence_by(wrap.silence)))
