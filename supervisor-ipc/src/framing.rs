@@ -148,13 +148,11 @@ impl Framing {
                 return Err(self.too_large(end as u64));
             }
             self.looked = 0;
-            let line = source.split_to(end + 1).freeze();
-            let line = line.slice(..end);
-            let text = line
-                .strip_suffix(b"\r")
-                .map_or_else(|| line.clone(), |short| line.slice_ref(short));
-            if text.iter().any(|byte| !byte.is_ascii_whitespace()) {
-                return Ok(Some(text));
+            let mut line = source.split_to(end + 1).freeze();
+            // A carriage return is white space of the message: whoever passes it on passes on what came.
+            line.truncate(end);
+            if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
+                return Ok(Some(line));
             }
         }
     }
@@ -332,6 +330,18 @@ mod tests {
             cut(FramingKind::Lsp, b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 4).is_err()
         );
         assert!(cut(FramingKind::Mcp, &[b'x'; 2000], 64).is_err());
+    }
+
+    #[test]
+    fn a_line_is_passed_on_with_the_carriage_returns_it_came_with() {
+        let lines = b"{\"a\":1}\n\r\n{\"a\":2}\r\n{\"a\":3}\r\r\n \n";
+        let mut framing = Framing::new(FramingKind::Mcp, 1000, 100);
+        let (mut source, mut written) = (BytesMut::from(&lines[..]), BytesMut::new());
+        while let Some(frame) = framing.decode(&mut source).unwrap() {
+            assert!(serde_json::from_slice::<serde_json::Value>(&frame).is_ok());
+            framing.encode(frame, &mut written).unwrap();
+        }
+        assert_eq!(written, b"{\"a\":1}\n{\"a\":2}\r\n{\"a\":3}\r\r\n"[..]);
     }
 
     #[test]
