@@ -5,7 +5,7 @@ use supervisor_core::{Generation, Monotonic};
 
 use super::batch::Passage;
 use super::failure::{Fate, Subject, failed, shortened};
-use super::fields::{self, Fields, replaced};
+use super::fields::{self, Fields, PARAMS_MAX, replaced};
 use super::flight::{Kind, NewCall};
 use super::lists::List;
 use super::reverse::answer_for;
@@ -14,9 +14,6 @@ use super::{ID_MAX, Leaving, Link, McpRelay, OWN_PREFIX};
 use crate::relay::{
     Envelope, INVALID_REQUEST, Malformed, Output, PARSE_ERROR, Shape, failure, with_id,
 };
-
-/// Longest parameters that become part of the session, in bytes.
-const PARAMS_MAX: usize = 4096;
 
 impl McpRelay {
     pub(super) fn client_says(&mut self, message: &Bytes, now: Monotonic, out: &mut Vec<Output>) {
@@ -217,7 +214,7 @@ impl McpRelay {
         let short = text.len() <= PARAMS_MAX;
         let uri = || fields.uri().filter(|_| short).map(String::into_boxed_str);
         if let Some(list) = List::of(method).filter(|_| short) {
-            let cursor = fields.cursor.and_then(|raw| serde_json::from_str(raw.get()).ok());
+            let cursor = fields.cursor.and_then(|raw| serde_json::from_str(raw).ok());
             return Kind::List { list, cursor: cursor.map(String::into_boxed_str) };
         }
         let kind = match method {
@@ -238,7 +235,7 @@ impl McpRelay {
                 Some(Kind::Tool { name: shortened(&name).into(), repeatable })
             }
             "subscriptions/listen" => fields.notifications.filter(|_| short).map(|filter| {
-                let filter = Bytes::copy_from_slice(filter.get().as_bytes());
+                let filter = Bytes::copy_from_slice(filter.as_bytes());
                 Kind::Listen { filter, acknowledged: false }
             }),
             "resources/read"

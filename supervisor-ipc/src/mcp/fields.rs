@@ -2,35 +2,31 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::relay::Id;
+use crate::relay::{Id, members};
 
-/// Members of parameters, read in one pass; one that is absent, `null` or there twice is nothing.
-#[derive(Debug, Default, Deserialize)]
+/// Longest parameters that become part of the session, in bytes.
+pub(super) const PARAMS_MAX: usize = 4096;
+
+/// Members of parameters, as they stand in them; one that is absent or `null` is nothing, and if one is there twice, all
+/// are.
+///
+/// They are walked over and not read: what else is among them, the arguments of a tool above all, may be megabytes.
+#[derive(Debug, Default)]
 pub(super) struct Fields<'m> {
-    #[serde(borrow, rename = "_meta")]
-    meta: Option<&'m RawValue>,
-    #[serde(borrow)]
-    pub(super) cursor: Option<&'m RawValue>,
-    #[serde(borrow)]
-    level: Option<&'m RawValue>,
-    #[serde(borrow)]
-    name: Option<&'m RawValue>,
-    #[serde(borrow)]
-    pub(super) notifications: Option<&'m RawValue>,
-    #[serde(borrow)]
-    progress: Option<&'m RawValue>,
-    #[serde(borrow, rename = "progressToken")]
-    pub(super) token: Option<&'m RawValue>,
-    #[serde(borrow, rename = "protocolVersion")]
-    pub(super) revision: Option<&'m RawValue>,
-    #[serde(borrow, rename = "requestId")]
-    pub(super) request: Option<&'m RawValue>,
-    #[serde(borrow)]
-    pub(super) task: Option<&'m RawValue>,
-    #[serde(borrow)]
-    uri: Option<&'m RawValue>,
+    meta: Option<&'m str>,
+    pub(super) cursor: Option<&'m str>,
+    level: Option<&'m str>,
+    name: Option<&'m str>,
+    pub(super) notifications: Option<&'m str>,
+    progress: Option<&'m str>,
+    pub(super) token: Option<&'m str>,
+    pub(super) revision: Option<&'m str>,
+    pub(super) request: Option<&'m str>,
+    pub(super) task: Option<&'m str>,
+    uri: Option<&'m str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,27 +41,65 @@ struct Meta<'m> {
 
 impl<'m> Fields<'m> {
     pub(super) fn read(params: Option<&'m str>) -> Self {
-        params.and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default()
+        let params = params.unwrap_or_default();
+        let mut fields = Self::default();
+        let mut twice = false;
+        let whole = members(params, |name, value| {
+            let slot = match name {
+                "_meta" => &mut fields.meta,
+                "cursor" => &mut fields.cursor,
+                "level" => &mut fields.level,
+                "name" => &mut fields.name,
+                "notifications" => &mut fields.notifications,
+                "progress" => &mut fields.progress,
+                "progressToken" => &mut fields.token,
+                "protocolVersion" => &mut fields.revision,
+                "requestId" => &mut fields.request,
+                "task" => &mut fields.task,
+                "uri" => &mut fields.uri,
+                _ => return,
+            };
+            twice |= slot.replace(value).is_some();
+        });
+        // What may become part of the session, and is written again, has to be sound throughout.
+        let sound = |text| serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if !whole || twice || params.len() <= PARAMS_MAX && !sound(params) {
+            return Self::default();
+        }
+        let present = |value: Option<&'m str>| value.filter(|value| *value != "null");
+        Self {
+            meta: present(fields.meta),
+            cursor: present(fields.cursor),
+            level: present(fields.level),
+            name: present(fields.name),
+            notifications: present(fields.notifications),
+            progress: present(fields.progress),
+            token: present(fields.token),
+            revision: present(fields.revision),
+            request: present(fields.request),
+            task: present(fields.task),
+            uri: present(fields.uri),
+        }
     }
 
     fn meta(&self) -> Option<Meta<'m>> {
-        serde_json::from_str(self.meta?.get()).ok()
+        serde_json::from_str(self.meta?).ok()
     }
 
     /// The token under which a request wants its progress told.
-    pub(super) fn wanted_token(&self) -> Option<&'m RawValue> {
-        self.meta()?.token
+    pub(super) fn wanted_token(&self) -> Option<&'m str> {
+        self.meta()?.token.map(RawValue::get)
     }
 
     /// What a request says of its client when there is no handshake; nothing if it is about this one request, too.
     pub(super) fn envelope(&self) -> Option<&'m str> {
         let meta = self.meta().filter(|meta| meta.revision.is_some() && meta.token.is_none());
-        meta.and(self.meta).map(RawValue::get)
+        meta.and(self.meta)
     }
 
     /// The listening request a notification belongs to.
     pub(super) fn subscription(&self) -> Option<Id> {
-        self.meta()?.subscription.and_then(id)
+        self.meta()?.subscription.map(RawValue::get).and_then(id)
     }
 
     pub(super) fn level(&self) -> Option<String> {
@@ -81,7 +115,7 @@ impl<'m> Fields<'m> {
     }
 
     pub(super) fn progress(&self) -> Option<f64> {
-        serde_json::from_str(self.progress?.get()).ok()
+        serde_json::from_str(self.progress?).ok()
     }
 
     /// The request that is meant, in the one form ids have.
@@ -90,18 +124,17 @@ impl<'m> Fields<'m> {
     }
 }
 
-fn text(raw: Option<&RawValue>) -> Option<String> {
-    serde_json::from_str(raw?.get()).ok()
+fn text(raw: Option<&str>) -> Option<String> {
+    serde_json::from_str(raw?).ok()
 }
 
 /// Reads a request's id or a progress token: both are numbers or texts. One that is too long to be kept is none.
-pub(super) fn id(raw: &RawValue) -> Option<Id> {
-    Some(raw.get()).filter(|raw| raw.len() <= super::ID_MAX).and_then(Id::parse)
+pub(super) fn id(raw: &str) -> Option<Id> {
+    Some(raw).filter(|raw| raw.len() <= super::ID_MAX).and_then(Id::parse)
 }
 
 /// Gives the message with `part`, which must be a piece of it, replaced.
-pub(super) fn replaced(message: &Bytes, part: &RawValue, with: &str) -> Bytes {
-    let part = part.get();
+pub(super) fn replaced(message: &Bytes, part: &str, with: &str) -> Bytes {
     let start = (part.as_ptr() as usize).wrapping_sub(message.as_ptr() as usize);
     let (Some(before), Some(after)) =
         (message.get(..start), message.get(start.saturating_add(part.len())..))
@@ -140,5 +173,19 @@ mod tests {
             assert_eq!(Fields::read(Some(params)).name(), None, "{params}");
         }
         assert_eq!(Fields::read(Some(r#"{"na\u006de":"\u0061"}"#)).name().as_deref(), Some("a"));
+        let null = Fields::read(Some(r#"{"task":null,"name":"a"}"#));
+        assert_eq!((null.task, null.name().as_deref()), (None, Some("a")));
+    }
+
+    #[test]
+    fn what_is_among_the_members_of_a_long_message_is_skipped_and_of_a_short_one_must_be_sound() {
+        let call = |length: usize| {
+            let text = "x\\\"".repeat(length / 3);
+            format!(r#"{{"arguments":{{"name":"no","text":"{text}","broken":01}},"name":"yes"}}"#)
+        };
+        assert_eq!(Fields::read(Some(&call(9000))).name().as_deref(), Some("yes"));
+        assert_eq!(Fields::read(Some(&call(90))).name(), None);
+        assert_eq!(Fields::read(Some(&call(90).replace("01", "1"))).name().as_deref(), Some("yes"));
+        assert_eq!(Fields::read(Some(&call(9000)[..8999])).name(), None, "cut off");
     }
 }

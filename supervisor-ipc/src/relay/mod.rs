@@ -26,7 +26,7 @@ pub use letter::Letter;
 pub(crate) use letter::shown_uri;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
 pub(crate) use starts::Starts;
-pub(crate) use walk::member;
+pub(crate) use walk::{member, members};
 pub use write::{
     INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, failure, notification, request,
     success, with_id,

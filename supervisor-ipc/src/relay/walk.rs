@@ -25,6 +25,34 @@ pub(crate) fn member<'t>(object: &'t str, name: &str) -> Option<&'t str> {
     }
 }
 
+/// Shows each member of an object, its name and its value as it stands there; false when it is no object, or not whole.
+pub(crate) fn members<'t>(object: &'t str, mut each: impl FnMut(&str, &'t str)) -> bool {
+    let mut walk = Walk { bytes: object.as_bytes(), at: 0 };
+    let mut walk_all = || {
+        walk.blanks();
+        walk.expect(b'{')?;
+        walk.blanks();
+        if walk.peek() == Some(b'}') {
+            return Ok(());
+        }
+        loop {
+            walk.blanks();
+            let key = walk.string()?;
+            walk.blanks();
+            walk.expect(b':')?;
+            walk.blanks();
+            let value = walk.value()?;
+            each(&key_name(&object[key]), &object[value]);
+            walk.blanks();
+            if walk.peek() == Some(b'}') {
+                return Ok::<_, Malformed>(());
+            }
+            walk.expect(b',')?;
+        }
+    };
+    walk_all().is_ok()
+}
+
 /// The text of a JSON string; what cannot be read is an empty text, which is no name of anything.
 pub(super) fn key_name(raw: &str) -> Cow<'_, str> {
     if raw.contains('\\') {
