@@ -249,6 +249,18 @@ impl Driver<'_> {
                 running.stdin = None;
             }
         }
+        self.tell_taken();
+    }
+
+    /// Tells the relay, if it wants to know, that the server has taken what it was given until it was asked.
+    fn tell_taken(&mut self) {
+        if let Some(running) = &mut self.running
+            && running.tell_when_taken.is_some_and(|place| running.outbox.is_past(place))
+        {
+            running.tell_when_taken = None;
+            let generation = running.generation;
+            self.tell(Input::Taken { generation });
+        }
     }
 
     async fn server_read(&mut self, read: io::Result<usize>) {
@@ -347,6 +359,13 @@ impl Driver<'_> {
                 {
                     let (busy, stopped) = running.look(now);
                     self.tell(Input::ServerSeen { generation, busy, stopped });
+                }
+            }
+            Output::TellWhenTaken { generation } => {
+                if let Some(running) = self.running.as_mut().filter(|r| r.generation == generation)
+                {
+                    running.tell_when_taken = Some(running.outbox.end());
+                    self.tell_taken();
                 }
             }
             Output::Ready { .. } => {

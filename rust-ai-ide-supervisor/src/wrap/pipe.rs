@@ -36,6 +36,8 @@ pub(super) const fn widen<T>(_pipe: &T) {}
 pub(super) struct Outbox {
     pieces: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes that were here and are no longer.
+    gone: u64,
 }
 
 impl Outbox {
@@ -55,7 +57,17 @@ impl Outbox {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { gone: self.end(), ..Self::default() };
+    }
+
+    /// Names the place behind everything that waits now.
+    pub(super) const fn end(&self) -> u64 {
+        self.gone + self.bytes as u64
+    }
+
+    /// Tells whether nothing from before a place waits any more.
+    pub(super) const fn is_past(&self, place: u64) -> bool {
+        self.gone >= place
     }
 
     /// Writes some of it.
@@ -77,6 +89,7 @@ impl Outbox {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.bytes -= written;
+        self.gone += written as u64;
         while written > 0 {
             let Some(piece) = self.pieces.front_mut() else {
                 break;

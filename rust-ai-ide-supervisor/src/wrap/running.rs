@@ -79,6 +79,8 @@ pub(super) struct Running {
     pub(super) frames: Frames,
     /// Something waits and no byte of it was taken yet.
     pub(super) stall: Option<Stall>,
+    /// The relay wants to know when everything before this place is written.
+    pub(super) tell_when_taken: Option<u64>,
     look: Option<Look>,
 }
 
@@ -119,6 +121,7 @@ impl Running {
             outbox: Outbox::default(),
             frames: frames(),
             stall: None,
+            tell_when_taken: None,
             look: None,
         })
     }

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use supervisor_core::Generation;
 
 use super::notebooks::Notebook;
 use super::text::{Change, Encoding, apply};
 use super::uri::UriKey;
-use crate::relay::{BLAME_MAX, CRASH, member, notification};
+use crate::relay::{BLAME_MAX, CRASH, member, notification, written};
 
 /// Deaths of which the generation is remembered; the newest, as only those in a row count.
 const DEATHS_MAX: usize = 8;
@@ -108,20 +108,50 @@ impl Document {
 
     /// Writes the message that opens it with its newest text.
     fn open_message(&self) -> Bytes {
-        let params = json!({ "textDocument": {
-            "uri": self.uri, "languageId": self.language, "version": self.version, "text": self.text,
-        } });
-        notification("textDocument/didOpen", params.to_string().as_bytes())
+        let params = About {
+            document: Shown {
+                uri: &self.uri,
+                language: Some(&self.language),
+                version: self.version,
+                text: Some(&self.text),
+            },
+            changes: None,
+        };
+        written("textDocument/didOpen", &params, self.text.len())
     }
 
     /// Writes a change to the whole newest text, which is legal under every kind of synchronisation.
     pub(crate) fn whole_change(&self) -> Bytes {
-        let params = json!({
-            "textDocument": { "uri": self.uri, "version": self.version },
-            "contentChanges": [{ "text": self.text }],
-        });
-        notification("textDocument/didChange", params.to_string().as_bytes())
+        let params = About {
+            document: Shown { uri: &self.uri, language: None, version: self.version, text: None },
+            changes: Some([WholeText { text: &self.text }]),
+        };
+        written("textDocument/didChange", &params, self.text.len())
     }
+}
+
+/// Parameters about a document; its text is written from where it is held, without a copy between.
+#[derive(Debug, Serialize)]
+struct About<'d> {
+    #[serde(rename = "textDocument")]
+    document: Shown<'d>,
+    #[serde(rename = "contentChanges", skip_serializing_if = "Option::is_none")]
+    changes: Option<[WholeText<'d>; 1]>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'d> {
+    uri: &'d str,
+    #[serde(rename = "languageId", skip_serializing_if = "Option::is_none")]
+    language: Option<&'d str>,
+    version: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'d str>,
+}
+
+#[derive(Debug, Serialize)]
+struct WholeText<'d> {
+    text: &'d str,
 }
 
 #[derive(Debug, Deserialize)]

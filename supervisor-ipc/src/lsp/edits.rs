@@ -15,12 +15,12 @@ impl LspRelay {
         params: Option<&str>,
         out: &mut Vec<Output>,
     ) {
-        let before = subject(params).and_then(|key| self.documents.get(&key).cloned());
+        let before = subject(params).and_then(|key| self.documents.get(&key)?.open_in);
         let Some(key) = self.documents.opened(params) else {
             // What cannot be read here may still mean something to the server.
             return self.state_changed(message, out);
         };
-        let open_already = before.is_some_and(|document| document.open_in == Some(self.generation));
+        let open_already = before == Some(self.generation);
         if !self.live() {
             return self.folded();
         }

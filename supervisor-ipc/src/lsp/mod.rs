@@ -255,6 +255,7 @@ impl Relay for LspRelay {
                     self.vitals.seen(busy, stopped);
                 }
             }
+            Input::Taken { generation } => self.taken(generation, out),
             Input::ClientGone => self.client_gone(out),
             Input::Tick => self.tick(out),
         }

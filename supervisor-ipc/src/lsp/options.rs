@@ -28,6 +28,8 @@ pub struct LspOptions {
     pub silence_busy: Duration,
     /// How long the handshake may take when the server does nothing meanwhile (eglot); longer as for `hold`.
     pub handshake: Duration,
+    /// Bytes of documents given to a new server before it has taken them; one larger document goes alone.
+    pub restore_bytes: usize,
     /// How long after a recovery diagnostics of the old server may stand.
     pub stale: Duration,
     /// Longest time diagnostics of a dead server may stand when no new one comes.
@@ -75,6 +77,7 @@ impl Default for LspOptions {
             silence_idle: secs(60),
             silence_busy: secs(300),
             handshake: secs(30),
+            restore_bytes: 1 << 20,
             stale: secs(2),
             stale_max: secs(30),
             registrations: secs(10),

@@ -21,6 +21,10 @@ const PROBE: &str = "$/ideSupervisor/alive";
 /// A restoration on its way.
 #[derive(Debug, Default)]
 pub(super) struct Restore {
+    /// Documents to be opened one after the other, as the server takes them.
+    rest: VecDeque<UriKey>,
+    /// Whether some were written that the server has not taken yet.
+    filling: bool,
     /// Documents to be opened alone, each after the server has shown that it survived the one before.
     alone: VecDeque<UriKey>,
     /// The document opened alone and not shown to have been survived.
@@ -189,17 +193,48 @@ impl LspRelay {
         }
         let wanted: Vec<_> =
             self.documents.order().into_iter().filter(|key| self.wants(key)).collect();
-        let mut alone = VecDeque::new();
-        for key in wanted {
-            let suspect = self.documents.get(&key).is_some_and(|document| document.blame > 0);
-            if suspect || self.careful {
-                alone.push_back(key);
-            } else {
-                self.open_now(&key, out);
+        let suspect = |key: &UriKey| {
+            self.careful || self.documents.get(key).is_some_and(|document| document.blame > 0)
+        };
+        let (alone, rest) = wanted.into_iter().partition(suspect);
+        self.phase = Phase::Restoring(Restore { alone, rest, ..Restore::default() });
+        self.open_rest(out);
+    }
+
+    /// Opens what need not be opened alone, so much of it at a time that what waits to be written stays small.
+    ///
+    /// Each document is written as it is when its turn comes. What the client says of it before that is part of that
+    /// text, what it says later follows.
+    fn open_rest(&mut self, out: &mut Vec<Output>) {
+        let mut bytes = 0;
+        while let Phase::Restoring(restore) = &mut self.phase {
+            restore.filling = bytes >= self.options.restore_bytes && !restore.rest.is_empty();
+            if restore.filling {
+                out.push(Output::TellWhenTaken { generation: self.generation });
+                return;
+            }
+            let Some(key) = restore.rest.pop_front() else {
+                return self.go_on(out);
+            };
+            if self.lacks(&key) {
+                bytes += self.open_now(&key, out);
             }
         }
-        self.phase = Phase::Restoring(Restore { alone, ..Restore::default() });
-        self.go_on(out);
+    }
+
+    /// The server has taken everything that was written to it.
+    pub(super) fn taken(&mut self, generation: Generation, out: &mut Vec<Output>) {
+        let waits = matches!(&self.phase, Phase::Restoring(restore) if restore.filling);
+        if waits && generation == self.generation {
+            self.open_rest(out);
+        }
+    }
+
+    /// Tells whether the server wants a document it does not have. The client may have closed it meanwhile, or opened it
+    /// again, which the server was told at once.
+    fn lacks(&self, key: &UriKey) -> bool {
+        let open = self.documents.get(key).and_then(|document| document.open_in);
+        open != Some(self.generation) && self.wants(key)
     }
 
     /// Tells whether the server wants to know of a document, and may.
@@ -233,15 +268,16 @@ impl LspRelay {
             && (!self.ever_lost || kind(&self.capabilities) == kind(&self.session.capabilities))
     }
 
-    /// Opens a document with its newest text; from here on the client's edits follow.
-    pub(super) fn open_now(&mut self, key: &UriKey, out: &mut Vec<Output>) {
+    /// Opens a document with its newest text; from here on the client's edits follow. Gives what that takes, in bytes.
+    pub(super) fn open_now(&mut self, key: &UriKey, out: &mut Vec<Output>) -> usize {
         self.documents.opened_in(key, self.generation);
         let Some(message) = self.documents.open_message(key) else {
-            return;
+            return 0;
         };
         let Some(document) = self.documents.get_mut(key) else {
-            return;
+            return 0;
         };
+        let bytes = message.len();
         let saved = std::mem::take(&mut document.saved).then(|| document.saved_message());
         let save = match document.body {
             Body::Notebook(_) => "/notebookDocumentSync/save",
@@ -260,15 +296,23 @@ impl LspRelay {
         {
             self.write(saved, out);
         }
+        bytes
     }
 
     /// Opens whatever the server wants and does not have.
     pub(super) fn open_missing(&mut self, out: &mut Vec<Output>) {
-        for key in self.documents.order() {
-            let open = self.documents.get(&key).is_some_and(|document| document.open_in.is_some());
-            if !open && self.wants(&key) {
-                self.open_now(&key, out);
-            }
+        let missing: Vec<_> =
+            self.documents.order().into_iter().filter(|key| self.lacks(key)).collect();
+        if let Phase::Restoring(restore) = &mut self.phase
+            && restore.filling
+        {
+            // They are opened in their turn, and what is asked about them waits.
+            let alone = &restore.alone;
+            restore.rest = missing.into_iter().filter(|key| !alone.contains(key)).collect();
+            return;
+        }
+        for key in missing {
+            self.open_now(&key, out);
         }
         self.release(out);
     }
@@ -288,14 +332,8 @@ impl LspRelay {
         if release {
             self.release(out);
         }
-        // The client may have closed it meanwhile and opened it again, which the server was told at once.
-        let there = |key| {
-            let document = self.documents.get(key);
-            document.is_some_and(|document| document.open_in == Some(self.generation))
-        };
         if let Some(key) = trying
-            && self.wants(&key)
-            && !there(&key)
+            && self.lacks(&key)
         {
             self.open_now(&key, out);
         }

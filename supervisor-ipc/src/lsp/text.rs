@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+/// A text that grows gets a sixteenth of itself for what comes next.
+const SPARE: usize = 16;
+
 /// What a column counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Encoding {
@@ -123,6 +126,13 @@ pub(crate) fn position(text: &str, offset: usize, encoding: Encoding) -> Positio
     }
 }
 
+/// Makes room for so many more bytes: the text alone would double what it holds.
+fn make_room(text: &mut String, more: usize) {
+    if text.capacity() - text.len() < more {
+        text.reserve_exact(more + text.len() / SPARE);
+    }
+}
+
 /// Applies the changes of one message in order, each to the result of the one before.
 pub(crate) fn apply(text: &mut String, changes: Vec<Change>, encoding: Encoding) {
     for change in changes {
@@ -131,6 +141,7 @@ pub(crate) fn apply(text: &mut String, changes: Vec<Change>, encoding: Encoding)
             Some(range) => {
                 let start = offset(text, range.start, encoding);
                 let end = offset(text, range.end, encoding).max(start);
+                make_room(text, change.text.len());
                 text.replace_range(start..end, &change.text);
             }
         }
@@ -167,6 +178,19 @@ mod tests {
         assert_eq!(offset(text, at(0, 2), Encoding::Utf16), 1, "the middle of a surrogate pair");
         assert_eq!(offset(text, at(0, 3), Encoding::Utf8), 1, "the middle of four bytes");
         assert_eq!(offset("", at(0, 0), Encoding::Utf8), 0);
+    }
+
+    #[test]
+    fn a_text_that_is_typed_into_holds_little_more_than_itself() {
+        let mut text = "x".repeat(4000);
+        let (mut moves, mut last) = (0, text.capacity());
+        for _ in 0..2000 {
+            let range = Some(Range { start: at(0, 5), end: at(0, 5) });
+            apply(&mut text, vec![Change { range, text: "y".into() }], Encoding::Utf16);
+            assert!(text.capacity() <= text.len() + text.len() / SPARE + 1, "{}", text.capacity());
+            moves += usize::from(std::mem::replace(&mut last, text.capacity()) != text.capacity());
+        }
+        assert!(moves <= 8, "it was moved {moves} times");
     }
 
     #[test]

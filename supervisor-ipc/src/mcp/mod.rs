@@ -404,7 +404,7 @@ impl Relay for McpRelay {
                 }
             }
             Input::ClientGone => self.client_gone(now, out),
-            Input::Tick => {}
+            Input::Taken { .. } | Input::Tick => {}
         }
         if self.deadline().is_some_and(|due| due <= now) {
             self.tick(now, out);

@@ -27,6 +27,7 @@ pub(crate) use letter::shown_uri;
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
 pub(crate) use starts::Starts;
 pub(crate) use walk::{member, members};
+pub(crate) use write::written;
 pub use write::{
     INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, failure, notification, request,
     success, with_id,
@@ -102,6 +103,11 @@ pub enum Input {
         /// Whether its leader is stopped, by a signal or a debugger.
         stopped: bool,
     },
+    /// Nothing that was to be written to the server before [`Output::TellWhenTaken`] waits any more; the answer to it.
+    Taken {
+        /// The run.
+        generation: Generation,
+    },
     /// The client is gone: its end of the input was read.
     ClientGone,
     /// The time given by [`Relay::deadline`] has come. One that is late by more than two seconds blames nobody:
@@ -130,6 +136,12 @@ pub enum Output {
     TryAgain,
     /// Look at the processor time of the server's set and answer with [`Input::ServerSeen`].
     LookAtServer {
+        /// The run.
+        generation: Generation,
+    },
+    /// Answer with [`Input::Taken`] once everything written to this server so far is in its pipe, or can no longer be
+    /// given to it; at once if that is so already. What is written later does not count.
+    TellWhenTaken {
         /// The run.
         generation: Generation,
     },

@@ -48,6 +48,24 @@ pub fn notification(method: &str, params: &[u8]) -> Bytes {
     parts(&[br#"{"jsonrpc":"2.0","method":"#, &json(method), br#","params":"#, params, b"}"])
 }
 
+/// Writes a notification with parameters that hold a text of `text` bytes.
+pub(crate) fn written(method: &str, params: &impl Serialize, text: usize) -> Bytes {
+    // Line ends and quotes of a text take a byte more.
+    let mut message = BytesMut::with_capacity(text + text / 16 + 512).writer();
+    let all = Notification { jsonrpc: "2.0", method, params };
+    match serde_json::to_writer(&mut message, &all) {
+        Ok(()) => message.into_inner().freeze(),
+        Err(_) => notification(method, b"null"),
+    }
+}
+
+#[derive(Serialize)]
+struct Notification<'m, P> {
+    jsonrpc: &'static str,
+    method: &'m str,
+    params: &'m P,
+}
+
 /// Writes the answer to a request; `result` is JSON.
 #[must_use]
 pub fn success(id: &Id, result: &[u8]) -> Bytes {

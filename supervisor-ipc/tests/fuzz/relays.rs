@@ -224,6 +224,10 @@ impl Played {
                 12
             }
             Output::RestartServer { .. } | Output::LookAtServer { .. } => 11,
+            Output::TellWhenTaken { generation } => {
+                inputs.push(Input::Taken { generation });
+                12
+            }
         });
         // What comes after is told apart no further.
         self.outcome.truncate(24);

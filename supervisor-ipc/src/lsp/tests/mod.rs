@@ -5,6 +5,7 @@ mod model;
 mod patience;
 mod places;
 mod scenarios;
+mod window;
 
 use std::time::Duration;
 

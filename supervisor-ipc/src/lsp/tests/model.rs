@@ -100,6 +100,8 @@ struct World {
     up: bool,
     server: Strict,
     to_server: VecDeque<Value>,
+    /// The relay wants to know when the server has taken all of it.
+    telling: bool,
     from_server: VecDeque<(Generation, Value)>,
     ready: bool,
     documents: BTreeMap<String, (i64, String)>,
@@ -114,9 +116,10 @@ struct World {
 }
 
 impl World {
-    fn new(encoding: Encoding) -> Self {
-        let mut world =
-            Self { relay: Some(LspRelay::new(LspOptions::default())), encoding, ..Self::default() };
+    fn new(encoding: Encoding, restore_bytes: usize) -> Self {
+        let options = LspOptions { restore_bytes, ..LspOptions::default() };
+        let relay = Some(LspRelay::new(options));
+        let mut world = Self { relay, encoding, ..Self::default() };
         world.start();
         world.ask("initialize", &json!({ "capabilities": {} }));
         world.drain();
@@ -141,6 +144,10 @@ impl World {
                     self.to_server.push_back(serde_json::from_slice(&message).unwrap());
                 }
                 Output::Ready { generation } => self.ready = generation == self.generation,
+                Output::TellWhenTaken { generation } => {
+                    assert_eq!(generation, self.generation, "asked about another generation");
+                    self.telling = true;
+                }
                 Output::RestartServer { reason } => panic!("restarted: {reason}"),
                 _ => {}
             }
@@ -185,7 +192,7 @@ impl World {
         if !late {
             self.from_server.clear();
         }
-        (self.up, self.ready) = (false, false);
+        (self.up, self.ready, self.telling) = (false, false, false);
         let loss = Loss::Exited(ExitStatus::Signal(9));
         self.input(Input::ServerLost {
             generation: self.generation,
@@ -200,6 +207,13 @@ impl World {
 
     /// The server takes one message.
     fn serve(&mut self) {
+        self.take();
+        if self.to_server.is_empty() && std::mem::take(&mut self.telling) {
+            self.input(Input::Taken { generation: self.generation });
+        }
+    }
+
+    fn take(&mut self) {
         let Some(message) = self.to_server.pop_front().filter(|_| self.up) else {
             return;
         };
@@ -267,7 +281,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while !self.to_server.is_empty() || !self.from_server.is_empty() {
+        while !self.to_server.is_empty() || !self.from_server.is_empty() || self.telling {
             self.serve();
             self.deliver();
         }
@@ -388,9 +402,11 @@ proptest! {
     #[test]
     fn a_server_has_the_clients_texts_whenever_it_is_ready_and_quiet_and_every_request_has_one_answer(
         encoding in prop::sample::select(vec![Encoding::Utf8, Encoding::Utf16, Encoding::Utf32]),
+        // One document at a time, a few, or all at once.
+        restore_bytes in prop::sample::select(vec![1, 300, 1 << 20]),
         steps in steps(),
     ) {
-        let mut world = World::new(encoding);
+        let mut world = World::new(encoding, restore_bytes);
         for step in steps {
             world.step(step);
         }

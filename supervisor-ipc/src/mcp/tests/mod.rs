@@ -100,6 +100,7 @@ impl Desk {
                 Output::EndServer => self.orders.push("end".to_owned()),
                 Output::DeadLetter(letter) => self.letters.push(*letter),
                 Output::StopServer => self.orders.push("stop".to_owned()),
+                Output::TellWhenTaken { .. } => panic!("nothing here waits for that"),
             }
         }
     }
