@@ -11,6 +11,7 @@ use supervisor_ipc::relay::{Envelope, Frames, Input, Loss, Output};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use super::alarm::Alarm;
 use super::ladder::Ladder;
 use super::pipe::{Inbox, Outbox};
 use super::running::{Running, Stall};
@@ -124,20 +125,22 @@ impl Driver<'_> {
     ) {
         tokio::pin!(stop);
         let mut asked_to_stop = false;
+        let mut alarm = Alarm::new();
         loop {
             self.on_time().await;
+            self.write_at_once(client_out).await;
             if self.over() {
                 return;
             }
-            let now = self.now();
-            let pause = self.deadline().map(|at| at.since(now));
+            let due = self.deadline();
+            let clock = self.wrap.clock.as_ref();
             let (client_full, running) = (self.to_client.is_full(), self.running.as_mut());
             let server_full = running.as_ref().is_some_and(|running| running.outbox.is_full());
             let woken = tokio::select! {
                 read = inbox.read(client_in), if self.client_there && !server_full => Woken::ClientRead(read),
                 written = self.to_client.write(client_out), if !self.to_client.is_empty() => Woken::ClientWritten(written),
                 woken = server_event(running, !client_full) => woken,
-                () = sleep(pause) => Woken::Time,
+                () = alarm.rings(due, clock) => Woken::Time,
                 () = &mut stop, if !asked_to_stop => Woken::Stop,
                 () = self.wrap.restart.notified(), if !self.ending => Woken::Restart,
                 asked = asked(&mut self.wrap.requeue) => Woken::Requeue(asked),
@@ -227,14 +230,14 @@ impl Driver<'_> {
     }
 
     /// The client neither speaks nor listens.
-    fn client_gone(&mut self) {
+    pub(super) fn client_gone(&mut self) {
         self.client_hears = false;
         self.to_client.clear();
         self.client_left();
         self.leave();
     }
 
-    fn server_written(&mut self, written: &io::Result<()>) {
+    pub(super) fn server_written(&mut self, written: &io::Result<()>) {
         let now = self.now();
         if let Some(running) = &mut self.running {
             let waits = !running.outbox.is_empty();
@@ -250,17 +253,6 @@ impl Driver<'_> {
             }
         }
         self.tell_taken();
-    }
-
-    /// Tells the relay, if it wants to know, that the server has taken what it was given until it was asked.
-    fn tell_taken(&mut self) {
-        if let Some(running) = &mut self.running
-            && running.tell_when_taken.is_some_and(|place| running.outbox.is_past(place))
-        {
-            running.tell_when_taken = None;
-            let generation = running.generation;
-            self.tell(Input::Taken { generation });
-        }
     }
 
     async fn server_read(&mut self, read: io::Result<usize>) {
@@ -442,13 +434,6 @@ async fn server_event(running: Option<&mut Running>, read: bool) -> Woken {
         read = running.inbox.read(&mut running.stdout), if read => Woken::ServerRead(read),
         written = write => Woken::ServerWritten(written),
         status = running.child.wait() => Woken::ServerEnded(status),
-    }
-}
-
-async fn sleep(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Wrap`] drives a [`Relay`]: it moves bytes, starts and ends the server's set, and keeps time. What is said to
 //! either side is the relay's decision, when the server is started again is `ladder`'s.
 
+mod alarm;
 mod drive;
 mod face;
 mod files;
@@ -12,6 +13,7 @@ mod life;
 mod pipe;
 mod recorded;
 mod running;
+mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;
