@@ -442,7 +442,7 @@ mod memory {
         client.call("textDocument/hover", HOVER);
         let most = megabytes(pid, "VmHWM") - idle;
         println!(
-            "{{\"bench\":\"wrap_memory_recovery\",\"value\":{most:.1},\"unit\":\"MB\",\"floor\":{all:.1},\"note\":\"most it held above idle until they were restored after a crash; floor: the documents themselves\"}}"
+            "{{\"bench\":\"wrap_memory_recovery\",\"value\":{most:.1},\"unit\":\"MB\",\"floor\":{all:.1},\"target\":1.5,\"note\":\"most it held above idle until they were restored after a crash; floor: the documents themselves\"}}"
         );
     }
 }
