@@ -15,6 +15,7 @@ use super::alarm::Alarm;
 use super::ladder::Ladder;
 use super::pipe::{Inbox, Outbox};
 use super::running::{Running, Stall};
+use super::spin::awake;
 use super::{Observed, Observer, Requeue, Wrap, WrapEnd};
 
 /// How long the last words to the client may take once the session is over.
@@ -136,11 +137,13 @@ impl Driver<'_> {
             let clock = self.wrap.clock.as_ref();
             let (client_full, running) = (self.to_client.is_full(), self.running.as_mut());
             let server_full = running.as_ref().is_some_and(|running| running.outbox.is_full());
+            let looks_until = running.as_ref().and_then(|running| running.spin.until());
             let woken = tokio::select! {
                 read = inbox.read(client_in), if self.client_there && !server_full => Woken::ClientRead(read),
                 written = self.to_client.write(client_out), if !self.to_client.is_empty() => Woken::ClientWritten(written),
                 woken = server_event(running, !client_full) => woken,
                 () = alarm.rings(due, clock) => Woken::Time,
+                never = awake(looks_until, clock), if looks_until.is_some() => match never {},
                 () = &mut stop, if !asked_to_stop => Woken::Stop,
                 () = self.wrap.restart.notified(), if !self.ending => Woken::Restart,
                 asked = asked(&mut self.wrap.requeue) => Woken::Requeue(asked),
@@ -241,6 +244,9 @@ impl Driver<'_> {
         let now = self.now();
         if let Some(running) = &mut self.running {
             let waits = !running.outbox.is_empty();
+            if !waits && self.wrap.relay.owed() > 0 {
+                running.spin.asked(now);
+            }
             running.stall = waits.then(|| Stall::begins(now, &self.wrap.options));
             if written.is_err() {
                 // It reads no more; its end, or that of its output, says why.
@@ -257,6 +263,10 @@ impl Driver<'_> {
 
     async fn server_read(&mut self, read: io::Result<usize>) {
         if matches!(read, Ok(read) if read > 0) {
+            let now = self.now();
+            if let Some(running) = &mut self.running {
+                running.spin.heard(now);
+            }
             if let Err(loss) = self.cut() {
                 self.lose(loss).await;
             }

@@ -13,6 +13,7 @@ mod life;
 mod pipe;
 mod recorded;
 mod running;
+mod spin;
 mod writing;
 
 use std::sync::Arc;
@@ -110,6 +111,9 @@ pub struct WrapOptions {
     pub drain: Duration,
     /// How long a server may take to end by itself once its input is closed.
     pub leave: Duration,
+    /// Cores this process may use; with more than one, the answer of a server that answers at once is looked for
+    /// without sleeping, for at most 100 us.
+    pub cores: usize,
 }
 
 impl WrapOptions {
@@ -130,6 +134,7 @@ impl WrapOptions {
             write_deadline_busy: Duration::from_secs(300),
             drain: Duration::from_millis(200),
             leave: Duration::from_secs(1),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         })
     }
 

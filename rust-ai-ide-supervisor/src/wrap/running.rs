@@ -15,6 +15,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 
 use super::WrapOptions;
 use super::pipe::{Inbox, Outbox, widen};
+use super::spin::Spin;
 
 /// How long a killed set is looked at before it is left alone.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -81,6 +82,8 @@ pub(super) struct Running {
     pub(super) stall: Option<Stall>,
     /// The relay wants to know when everything before this place is written.
     pub(super) tell_when_taken: Option<u64>,
+    /// Whether its next answer is looked for.
+    pub(super) spin: Spin,
     look: Option<Look>,
 }
 
@@ -122,6 +125,7 @@ impl Running {
             frames: frames(),
             stall: None,
             tell_when_taken: None,
+            spin: Spin::new(options.cores),
             look: None,
         })
     }

@@ -292,6 +292,10 @@ impl Relay for LspRelay {
         self.try_again(letter, out)
     }
 
+    fn owed(&self) -> usize {
+        self.asked.written()
+    }
+
     fn held_until(&self) -> Option<Monotonic> {
         self.asked.deadline()
     }

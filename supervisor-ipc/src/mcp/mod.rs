@@ -464,6 +464,10 @@ impl Relay for McpRelay {
         Ok(())
     }
 
+    fn owed(&self) -> usize {
+        self.flight.owed()
+    }
+
     fn held_until(&self) -> Option<Monotonic> {
         self.flight.first_expiry(self.patience())
     }

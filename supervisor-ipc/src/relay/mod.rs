@@ -189,6 +189,9 @@ pub trait Relay: Send + fmt::Debug {
     fn requeue(&mut self, letter: u64, now: Monotonic, out: &mut Vec<Output>)
     -> Result<(), String>;
 
+    /// Gives the number of requests the running server was given and has not answered.
+    fn owed(&self) -> usize;
+
     /// Gives when the first of the requests that wait for a server fails because none came, if any waits.
     fn held_until(&self) -> Option<Monotonic>;
 }
