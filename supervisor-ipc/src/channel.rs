@@ -101,7 +101,7 @@ impl Channel {
         let mailbox = Arc::new(Mailbox::new(&options.config));
         let dead = Arc::new(Mutex::new(VecDeque::new()));
         let (name, options): (Arc<str>, _) = (name.into(), Arc::new(options));
-        let told = machine.state;
+        let (told, time) = (machine.state, world.clock.monotonic());
         let shown = watch::Sender::new(Shown { state: told, buffered: 0 });
         let behind = Arc::new(AtomicBool::new(false));
         let outbox = world.outbox.clone().filter(|_| protocol.acknowledges());
@@ -123,6 +123,7 @@ impl Channel {
             session: None,
             left: HashMap::new(),
             jobs: JoinSet::new(),
+            time,
             shown,
             told,
             behind: Arc::clone(&behind),

@@ -63,6 +63,8 @@ pub(crate) struct Task {
     /// Who waits for stored messages that the machine does not have yet; bounded by the rows of the outbox.
     pub(crate) left: HashMap<Uuid, Promise>,
     pub(crate) jobs: JoinSet<Done>,
+    /// When this turn began.
+    pub(crate) time: Monotonic,
     pub(crate) shown: watch::Sender<Shown>,
     /// The state that was told last.
     pub(crate) told: ChannelState,
@@ -101,8 +103,13 @@ pub(crate) struct Talk {
 }
 
 impl Task {
-    fn now(&self) -> Monotonic {
-        self.world.clock.monotonic()
+    /// The time at which this turn began; asking for it anew with each step would cost more than most steps do.
+    const fn now(&self) -> Monotonic {
+        self.time
+    }
+
+    fn look_at_clock(&mut self) {
+        self.time = self.world.clock.monotonic();
     }
 
     fn step(&mut self, event: Event) {

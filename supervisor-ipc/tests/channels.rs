@@ -354,6 +354,22 @@ async fn an_endpoint_takes_silence_for_the_end_unless_it_stood_still_itself() {
     assert!(matches!(service.await.unwrap(), Err(IpcError::TimedOut { .. })));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_counts_silence_from_the_last_word() {
+    let (stream, mut peer) = tokio::io::duplex(4096);
+    let service = tokio::spawn(async move { echo().serve(stream).await });
+    let frames: [&[u8]; 2] =
+        [br#"{"k":"hello","version":1,"idle":1000}"#, br#"{"k":"ping","s":1}"#];
+    for frame in frames {
+        peer.write_u32(u32::try_from(frame.len()).unwrap()).await.unwrap();
+        peer.write_all(frame).await.unwrap();
+        pass(Duration::from_secs(5)).await;
+    }
+    assert!(!service.is_finished(), "it said something five seconds ago");
+    pass(Duration::from_secs(2)).await;
+    assert!(matches!(service.await.unwrap(), Err(IpcError::TimedOut { .. })));
+}
+
 #[tokio::test]
 async fn a_service_listens_in_a_line_on_a_port_of_this_machine_and_on_no_other() {
     let listener = Listener::tcp("127.0.0.1:0").await.unwrap();

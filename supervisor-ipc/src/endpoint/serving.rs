@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -12,7 +13,7 @@ use supervisor_core::config::FramingKind;
 use supervisor_core::error::IpcError;
 use supervisor_core::message::IpcMessage;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 use uuid::Uuid;
 
 use super::pushing::Joined;
@@ -53,15 +54,15 @@ pub(super) struct Serving<'a, H, S> {
     session: Option<Uuid>,
     /// How long the peer may be silent.
     silence: Option<Duration>,
-    /// Since when it is, if we listen.
-    quiet: Option<Instant>,
     /// Since the host greeted, if it takes messages.
     host: Option<Joined>,
     ended: bool,
     /// Bytes asked of the system at a time.
     read_size: usize,
-    /// When something was read last, or a message was waited for.
+    /// When something was read last, or could be again after something else was waited for.
     now: Instant,
+    /// Rings when the peer has been silent for too long, or earlier.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
@@ -80,11 +81,11 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             greeted: false,
             session: None,
             silence: greeting,
-            quiet: None,
             host: None,
             ended: false,
             read_size: READ_MIN,
             now: Instant::now(),
+            alarm: None,
         }
     }
 
@@ -130,8 +131,8 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
                 Ok(turn) => {
                     let mut work = pin!(endpoint.handler.handle(message));
                     let answer = match poll!(&mut work) {
-                        std::task::Poll::Ready(answer) => answer,
-                        std::task::Poll::Pending => self.meanwhile(work).await?,
+                        Poll::Ready(answer) => answer,
+                        Poll::Pending => self.meanwhile(work).await?,
                     };
                     let session = self.session.map(|session| (session, s));
                     turn.done(answer.as_ref(), session, self.now);
@@ -214,13 +215,12 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             || self.queued_bytes as u64 >= self.endpoint.config.max_buffered_bytes.bytes()
         {
             // Only asked while a message is handled, which ends the wait.
-            self.quiet = None;
             called(self.host.as_ref()).await;
+            self.now = Instant::now();
             return Ok(());
         }
         self.input.reserve(self.read_size);
         let Some(read) = self.read().await? else { return Ok(()) };
-        self.quiet = None;
         match read {
             Ok(0) | Err(_) => self.ended = true,
             Ok(_) => {
@@ -245,17 +245,29 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
             }
         };
         loop {
-            let until = *self.quiet.get_or_insert_with(Instant::now) + limit;
+            let due = self.now + limit;
+            // Set once and looked at when it rings, which costs less than to move it with everything that is heard.
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
             tokio::select! {
                 biased;
                 read = self.stream.read_buf(&mut self.input) => return Ok(Some(read)),
                 () = called(self.host.as_ref()) => return Ok(None),
-                () = tokio::time::sleep_until(until) => {}
+                () = alarm.as_mut() => {}
             }
-            if until.elapsed() <= STOOD_STILL {
-                return Err(IpcError::TimedOut { channel: "endpoint".to_owned(), limit });
+            let now = Instant::now();
+            if now > due + STOOD_STILL {
+                self.now = now;
+            } else if now >= due {
+                // What has arrived while nobody looked is no silence.
+                tokio::task::yield_now().await;
+                return match poll!(pin!(self.stream.read_buf(&mut self.input))) {
+                    Poll::Ready(read) => Ok(Some(read)),
+                    Poll::Pending => {
+                        Err(IpcError::TimedOut { channel: "endpoint".to_owned(), limit })
+                    }
+                };
             }
-            self.quiet = None;
+            alarm.as_mut().reset(self.now + limit);
         }
     }
 
@@ -303,6 +315,7 @@ impl<'a, H: Handler, S: AsyncRead + AsyncWrite + Unpin> Serving<'a, H, S> {
         self.session = hello.session;
         self.silence = (hello.idle > 0)
             .then(|| Duration::from_millis(hello.idle.min(86_400_000)) * SILENT_INTERVALS);
+        self.alarm = None;
         let handled = hello.session.map_or(0, |session| self.endpoint.memory.handled(session));
         self.say(&Envelope::Hello(Hello {
             version: ENVELOPE_VERSION,

@@ -62,6 +62,7 @@ impl Task {
         options: SendOptions,
         place: Option<Place>,
     ) -> Taken {
+        self.look_at_clock();
         let alone = self.machine.in_flight() == 0;
         let taken = self.on_send(message, options, place);
         if alone {
@@ -97,6 +98,7 @@ impl Task {
         }
         for _ in 0..ROUNDS_MAX {
             self.attention = false;
+            self.look_at_clock();
             let mut busy = self.poll_frames(cx);
             self.poll_session(cx);
             self.poll_jobs(cx);

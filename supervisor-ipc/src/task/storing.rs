@@ -235,6 +235,9 @@ impl Task {
 
     /// Begins what is due; says whether senders should have a turn first.
     pub(super) fn drive_outbox(&mut self) -> bool {
+        if self.durable.is_none() {
+            return false;
+        }
         let now = self.now();
         let room = self.machine.buffered() <= self.options.config.max_buffered_messages / 2
             && !matches!(self.machine.state, ChannelState::Closed | ChannelState::Draining);

@@ -36,6 +36,7 @@ fn task() -> Task {
         session: None,
         left: HashMap::new(),
         jobs: JoinSet::new(),
+        time: Monotonic::ZERO,
         shown: watch::Sender::new(Shown { state: machine.state, buffered: 0 }),
         told: machine.state,
         behind: Arc::default(),
