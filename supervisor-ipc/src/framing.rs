@@ -12,6 +12,9 @@ const HEADER_MAX: usize = 8 * 1024;
 /// Bytes of a length before its frame.
 pub(crate) const LENGTH_HEAD: usize = size_of::<u32>();
 
+/// Bytes of skipped junk that are kept to be shown.
+const JUNK_SHOWN: usize = 80;
+
 /// Cuts and joins messages for one connection.
 #[derive(Debug)]
 pub(crate) struct Framing {
@@ -21,6 +24,8 @@ pub(crate) struct Framing {
     junk: usize,
     /// Bytes of an unfinished line that were looked at; a long line that comes in pieces is read once.
     looked: usize,
+    /// The beginning of what was skipped first.
+    skipped: Vec<u8>,
 }
 
 impl Framing {
@@ -31,7 +36,12 @@ impl Framing {
     }
 
     pub(crate) const fn new(kind: FramingKind, frame_max: usize, junk_max: usize) -> Self {
-        Self { kind, frame_max, junk_max, junk: 0, looked: 0 }
+        Self { kind, frame_max, junk_max, junk: 0, looked: 0, skipped: Vec::new() }
+    }
+
+    /// Gives the first line that was skipped because it is no frame, at most 80 bytes of it; nothing if there was none.
+    pub(crate) fn skipped(&self) -> &[u8] {
+        &self.skipped
     }
 
     /// Writes one frame whose content `body` writes; on an error nothing of it stays.
@@ -223,6 +233,12 @@ impl Framing {
                 self.junk_max
             )));
         }
+        if self.skipped.is_empty() {
+            // A line with a colon looks like a header until the next one does not.
+            let line = source[..bytes].trim_ascii();
+            let line = line.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+            self.skipped.extend_from_slice(&line[..line.len().min(JUNK_SHOWN)]);
+        }
         source.advance(bytes);
         Ok(())
     }
@@ -350,5 +366,21 @@ mod tests {
         assert_eq!(cut(FramingKind::Lsp, noisy, 3).unwrap(), ["{}"]);
         let much = [b"junk line\n".repeat(50), b"Content-Length: 2\r\n\r\n{}".to_vec()].concat();
         assert!(cut(FramingKind::Lsp, &much, 7).is_err());
+    }
+
+    #[test]
+    fn the_first_line_of_skipped_junk_is_kept_to_be_shown_and_no_more() {
+        let mut framing = Framing::new(FramingKind::Lsp, 1000, 1000);
+        let mut source = BytesMut::from("Content-Length: 2\r\n\r\n{}".as_bytes());
+        assert!(framing.decode(&mut source).unwrap().is_some());
+        assert_eq!(framing.skipped(), b"");
+        source.extend_from_slice(b"\r\n  usage: server\r\nmore\nyet more\n");
+        assert!(framing.decode(&mut source).unwrap().is_none());
+        assert_eq!(framing.skipped(), b"usage: server");
+        let mut framing = Framing::new(FramingKind::Lsp, 1000, 1000);
+        source.extend_from_slice(&[b'x'; 200]);
+        source.extend_from_slice(b"\n");
+        assert!(framing.decode(&mut source).unwrap().is_none());
+        assert_eq!(framing.skipped(), [b'x'; JUNK_SHOWN]);
     }
 }

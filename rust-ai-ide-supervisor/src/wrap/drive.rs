@@ -38,6 +38,8 @@ pub(super) struct Driver<'o> {
     pub(super) client_frames: Frames,
     pub(super) client_there: bool,
     client_hears: bool,
+    /// Whether it was said that a side wrote what is no message; once is enough.
+    junk_told: JunkTold,
     pub(super) running: Option<Running>,
     pub(super) generation: Generation,
     pub(super) start_at: Option<Monotonic>,
@@ -49,6 +51,12 @@ pub(super) struct Driver<'o> {
     pub(super) ended: Option<ExitStatus>,
     pub(super) state: ChannelState,
     pub(super) end: Option<WrapEnd>,
+}
+
+#[derive(Debug, Default)]
+struct JunkTold {
+    client: bool,
+    server: bool,
 }
 
 impl Wrap {
@@ -81,6 +89,7 @@ impl Wrap {
             client_frames: frames(),
             client_there: true,
             client_hears: true,
+            junk_told: JunkTold::default(),
             running: None,
             generation: Generation::ZERO,
             start_at: Some(self.clock.monotonic()),
@@ -150,7 +159,15 @@ impl Driver<'_> {
             };
             match woken {
                 Woken::ClientRead(Ok(read)) if read > 0 => self.client_read(inbox),
-                Woken::ClientRead(_) => self.client_left(),
+                Woken::ClientRead(_) => {
+                    if inbox.is_cut_off() {
+                        let at = inbox.dump();
+                        self.notice(&format!(
+                            "the client's input ended in the middle of a message (at \"{at}\")"
+                        ));
+                    }
+                    self.client_left();
+                }
                 Woken::ClientWritten(Err(_)) => self.client_gone(),
                 Woken::Stop => {
                     asked_to_stop = true;
@@ -207,7 +224,16 @@ impl Driver<'_> {
         loop {
             match inbox.next() {
                 Ok(Some(message)) => self.tell(Input::FromClient(message)),
-                Ok(None) => return,
+                Ok(None) => {
+                    if let Some(line) = inbox.skipped()
+                        && !std::mem::replace(&mut self.junk_told.client, true)
+                    {
+                        self.notice(&format!(
+                            "the client wrote something that is no message; it was skipped: {line}"
+                        ));
+                    }
+                    return;
+                }
                 Err(error) => {
                     let text = format!(
                         "the client's input cannot be read: {error} (at \"{}\")",
@@ -303,12 +329,27 @@ impl Driver<'_> {
                         self.ladder.answered();
                     }
                 }
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let skipped = running.inbox.skipped();
+                    self.tell_of_junk(skipped);
+                    return Ok(());
+                }
                 Err(error) => {
                     let text = format!("{error} (at \"{}\")", running.inbox.dump());
                     return Err(Loss::Framing(text));
                 }
             }
+        }
+    }
+
+    /// Servers and their wrappers print to the wrong stream; whoever looks for the reason of a failure needs to know.
+    fn tell_of_junk(&mut self, skipped: Option<String>) {
+        if let Some(line) = skipped
+            && !std::mem::replace(&mut self.junk_told.server, true)
+        {
+            self.notice(&format!(
+                "the server wrote something that is no message; such lines are kept from the client: {line}"
+            ));
         }
     }
 

@@ -6,7 +6,7 @@ use supervisor_core::config::StopStep;
 use supervisor_core::error::{SpawnError, chain};
 use supervisor_core::exit::ExitStatus;
 use supervisor_core::{Generation, Monotonic, Signal};
-use supervisor_ipc::relay::{Input, Loss};
+use supervisor_ipc::relay::{Input, Loss, telling};
 
 use super::drive::{Driver, Leaving};
 use super::ladder::Step;
@@ -15,6 +15,12 @@ use super::{Observed, WrapEnd};
 
 /// Why a server is replaced that nothing is wrong with.
 pub(super) const ASKED_FOR: &str = "somebody asked for a restart";
+/// Characters of a server's last line that stand in an error, which an editor may show in a small window.
+const LAST_LINE_SHOWN: usize = 200;
+
+fn shortened(line: &str) -> String {
+    line.chars().take(LAST_LINE_SHOWN).collect()
+}
 
 impl Driver<'_> {
     /// Ends what is left of the running server and decides what follows.
@@ -26,7 +32,11 @@ impl Driver<'_> {
         if let Loss::Exited(status) = loss {
             self.ended = Some(status);
         }
-        let last_stderr = running.end().await;
+        let said = running.inbox.said();
+        let mut last_stderr = running.end().await;
+        if last_stderr.is_empty() {
+            last_stderr.extend(said);
+        }
         self.leaving = None;
         self.lost(generation, loss, last_stderr);
     }
@@ -50,6 +60,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn lost(&mut self, generation: Generation, loss: Loss, last_stderr: Vec<String>) {
+        let last = telling(&last_stderr).map(shortened);
         self.tell_loss(generation, &loss, last_stderr);
         if self.ending {
             return;
@@ -57,7 +68,10 @@ impl Driver<'_> {
         let (now, random) = (self.now(), self.wrap.entropy.next_u64());
         match self.ladder.lost(&loss, now, random) {
             Step::Start(delay) => self.start_at = Some(now + delay),
-            Step::GiveUp { reason, again } => {
+            Step::GiveUp { mut reason, again } => {
+                if let Some(last) = last {
+                    reason = format!("{reason}; it said last: {last}");
+                }
                 self.given_up = true;
                 self.start_at = again.map(|pause| now + pause);
                 self.tell(Input::RestartGaveUp { reason: reason.clone() });

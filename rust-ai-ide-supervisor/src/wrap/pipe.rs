@@ -13,6 +13,8 @@ const READ_MIN: usize = 64 * 1024;
 const READ_MAX: usize = 1 << 20;
 /// Pieces given to one write.
 const SLICES: usize = 16;
+/// Bytes shown of what is no message.
+const SAID_MAX: usize = 80;
 /// Bytes that wait for one side before the other side is read no further (NATS Go's buffer).
 pub(super) const WAITING_MAX: usize = 8 << 20;
 
@@ -160,6 +162,28 @@ impl Inbox {
                 starts.then_some("lsp")
             }
         }
+    }
+
+    /// Shows the first line that was skipped because it is no message.
+    pub(super) fn skipped(&self) -> Option<String> {
+        self.frames.skipped()
+    }
+
+    /// Shows the first line of a side that ended and wrote no message, or something before one; one with a colon could
+    /// have been the begin of a header until then.
+    pub(super) fn said(&self) -> Option<String> {
+        let left = || {
+            let line = self.bytes.trim_ascii().split(|byte| *byte == b'\n').next()?;
+            let shown = String::from_utf8_lossy(&line[..line.len().min(SAID_MAX)]).into_owned();
+            let header = shown.to_ascii_lowercase().starts_with("content-");
+            (!shown.is_empty() && !header && self.kind == FramingKind::Lsp).then_some(shown)
+        };
+        self.skipped().or_else(left)
+    }
+
+    /// Tells whether what was read ends in the middle of a message.
+    pub(super) fn is_cut_off(&self) -> bool {
+        !self.bytes.trim_ascii().is_empty()
     }
 
     /// Shows the bytes that cannot be read, at most 48 of them.

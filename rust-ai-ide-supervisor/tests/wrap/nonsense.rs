@@ -19,10 +19,51 @@ fn asked(first: &serde_json::Value) -> (Place, Client, serde_json::Value) {
 }
 
 #[test]
-fn a_line_of_junk_on_the_output_is_skipped() {
-    let (place, client, answer) = asked(&json!({ "junk_on": "textDocument/hover" }));
+fn a_line_of_junk_on_the_output_is_skipped_and_named() {
+    let (place, mut client, answer) = asked(&json!({ "junk_on": "textDocument/hover" }));
     assert_eq!(answer["result"]["contents"], "run 0");
+    client.hears(
+        "the server wrote something that is no message; such lines are kept from the client: ",
+    );
     assert_eq!(client.leave(), Some(0));
+    assert_eq!(place.pids().len(), 1);
+}
+
+#[test]
+fn a_server_that_only_says_how_it_wants_to_be_started_is_quoted_to_the_client() {
+    for (script, last) in [
+        ("echo 'usage: server --stdio'; echo more", "usage: server --stdio"),
+        ("echo 'usage: server --stdio'", "usage: server --stdio"),
+        (
+            "echo 'error: --stdio is missing' >&2; echo '  at x' >&2; exit 1",
+            "error: --stdio is missing",
+        ),
+    ] {
+        let place = Place::new(&json!([]));
+        let server = ["sh", "-c", script].map(str::to_owned);
+        let mut client = Client::start_with(&place, &["--name", "x"], &server);
+        let answer = client.initialize();
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("died 5 times") && message.ends_with(&format!("it said last: {last}")),
+            "{message}"
+        );
+        assert_eq!(client.ended(), Some(1));
+        assert!(client.said().contains("`--stdio` to talk to a client"), "{}", client.said());
+    }
+}
+
+#[test]
+fn what_a_client_writes_that_is_no_message_is_named_and_passes_nothing_on() {
+    let place = Place::new(&json!([{}]));
+    let mut client = Client::start(&place);
+    client.raw(b"hello there\n");
+    client.hears("the client wrote something that is no message; it was skipped: hello there");
+    client.initialize();
+    client.raw(b"Content-Length: 100\r\n\r\n{\"jsonrpc\"");
+    client.hang_up();
+    client.hears("the client's input ended in the middle of a message (at \"Content-Length: 100");
+    client.ended();
     assert_eq!(place.pids().len(), 1);
 }
 

@@ -34,6 +34,14 @@ impl Frames {
         self.0.decode(source)
     }
 
+    /// Gives the first line that was skipped because it is no message, in printable characters, at most 80 bytes of it.
+    #[must_use]
+    pub fn skipped(&self) -> Option<String> {
+        let skipped = self.0.skipped();
+        let shown = || String::from_utf8_lossy(skipped).escape_debug().to_string();
+        (!skipped.is_empty()).then(shown)
+    }
+
     /// Appends a message to what is to be written; a large one is not copied.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub use envelope::{Envelope, Id, MALFORMED_DEPTH, Malformed, Shape};
 pub use frames::Frames;
 pub use letter::Letter;
 pub(crate) use letter::shown_uri;
-pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport};
+pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport, telling};
 pub(crate) use starts::Starts;
 pub(crate) use walk::{member, members};
 pub(crate) use write::written;

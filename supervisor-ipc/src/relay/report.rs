@@ -80,7 +80,8 @@ pub struct RecoveryReport {
     pub subscriptions: u32,
     /// What the new server offers differently, one entry a capability.
     pub changed: Vec<String>,
-    /// The last lines of the lost server's standard error, oldest first, at most 20.
+    /// The last lines of the lost server's standard error, oldest first, at most 20; where it wrote none, the first line
+    /// it wrote to its output that was no message.
     pub last_stderr: Vec<String>,
 }
 
@@ -142,9 +143,54 @@ impl fmt::Display for RecoveryReport {
         if !self.changed.is_empty() {
             write!(f, "; changed: {}", self.changed.join(", "))?;
         }
-        if let Some(last) = self.last_stderr.last() {
+        let told = |last: &&str| matches!(&self.ending, Ending::GaveUp(why) if why.contains(*last));
+        if let Some(last) = telling(&self.last_stderr).filter(|last| !told(last)) {
             write!(f, "; it said last: {last}")?;
         }
         Ok(())
+    }
+}
+
+/// Gives the line of a dead server's last ones that says most: the last that is no part of a stack or of a dump, which
+/// runtimes write behind the message, nor the runtime's name. The very last if all are.
+#[must_use]
+pub fn telling(last_stderr: &[String]) -> Option<&str> {
+    let tells = |line: &&String| {
+        line.starts_with(|first: char| !first.is_whitespace())
+            && line.contains(char::is_alphabetic)
+            && !line.starts_with("Node.js v")
+            && !line.starts_with("note: run with `RUST_BACKTRACE")
+    };
+    last_stderr.iter().rev().find(tells).or(last_stderr.last()).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_says_why_a_server_died_is_shown_and_not_what_its_runtime_wrote_behind() {
+        for (lines, shown) in [
+            (
+                &["Error: no stream", "    at main.js:1:2", "", "Node.js v20.20.2"][..],
+                Some("Error: no stream"),
+            ),
+            (
+                &["Error: Cannot find module 'x'", "  code: 'M',", "}", "", "Node.js v20.20.2"],
+                Some("Error: Cannot find module 'x'"),
+            ),
+            (
+                &["  File \"a.py\", line 1", "ModuleNotFoundError: x"],
+                Some("ModuleNotFoundError: x"),
+            ),
+            (&["    at a", "    at b"], Some("    at b")),
+            (&[], None),
+        ] {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            assert_eq!(telling(&lines), shown);
+            let report = RecoveryReport::new("why".to_owned(), Generation(1), lines);
+            let said = report.to_string();
+            assert_eq!(said.split_once("it said last: ").map(|(_, last)| last), shown, "{said}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! `wrap`: one server behind one client.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use supervisor_core::ServiceId;
 use supervisor_core::text::format_duration;
 
@@ -45,6 +47,18 @@ pub(crate) struct Wrap {
     pub(crate) command: Vec<String>,
 }
 
+/// Adds to a mistake what makes it one most often: the two dashes before the server's command were forgotten.
+pub(crate) fn advise(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let wraps = words.iter().skip(1).any(|word| word == "wrap");
+    if wraps && error.kind() == ErrorKind::UnknownArgument && words.iter().all(|word| word != "--")
+    {
+        let tip = "the server's command stands after `--`: wrap --protocol lsp -- clangd";
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
+}
+
 fn silence(text: &str) -> Result<Duration, String> {
     let silence = duration(text)?;
     if SILENCE.contains(&silence) {
@@ -73,6 +87,18 @@ mod tests {
         assert_eq!(wrap.name, None);
         assert!(Whole::try_parse_from(["x", "--protocol", "lsp"]).is_err());
         assert!(Whole::try_parse_from(["x", "--", "srv"]).is_err());
+    }
+
+    #[test]
+    fn who_forgets_the_two_dashes_is_told_where_they_belong() {
+        let said = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            advise(Whole::try_parse_from(&words[1..]).unwrap_err(), &words).to_string()
+        };
+        let told = said(&["x", "wrap", "--protocol", "lsp", "clangd", "--log=error"]);
+        assert!(told.contains("after `--`: wrap --protocol lsp -- clangd"), "{told}");
+        let other = said(&["x", "wrap", "--protocl", "lsp", "--", "clangd"]);
+        assert!(!other.contains("after `--`"), "{other}");
     }
 
     #[test]

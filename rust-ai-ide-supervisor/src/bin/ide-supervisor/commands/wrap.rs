@@ -251,7 +251,7 @@ fn judge(end: WrapEnd, name: &str) -> Result<u8, Failure> {
             Ok(u8::try_from(code).unwrap_or(1))
         }
         WrapEnd::GaveUp(reason) => Err(Failure::new(Exit::Failed, format!("{name}: {reason}"))
-            .help("run the server by itself to see what it says")),
+            .help("run the server by itself to see what it says; many need an option such as `--stdio` to talk to a client")),
         WrapEnd::BadClient(reason) => Err(Failure::new(Exit::Usage, reason)),
         WrapEnd::NoServer(error) => Err(Failure::new(Exit::Failed, chain(&error))),
     }
