@@ -114,7 +114,7 @@ pub(crate) struct SetupFlags {
     /// Only print the commands
     #[arg(long)]
     pub(crate) print: bool,
-    /// Also install the programs that some tests drive: python3, node, npm, clangd, ruff, MCP packages
+    /// Also install the programs that some tests drive: python3, node, npm, clangd, rust-analyzer, ruff, MCP packages
     #[arg(long)]
     pub(crate) tools: bool,
 }

@@ -13,15 +13,28 @@ pub(crate) struct Tool {
     pub(crate) program: &'static str,
     /// What is left out without it.
     pub(crate) used_for: &'static str,
+    /// Whether every system has it; a run that leaves nothing out is content without one that not every system has.
+    pub(crate) everywhere: bool,
+}
+
+impl Tool {
+    const fn new(program: &'static str, used_for: &'static str) -> Self {
+        Self { program, used_for, everywhere: true }
+    }
 }
 
 /// Programs that tests start when they are there.
 pub(crate) const TEST_TOOLS: &[Tool] = &[
-    Tool { program: "python3", used_for: "the services written in Python that tests supervise" },
-    Tool { program: "node", used_for: "the peers written in JavaScript that tests talk to" },
-    Tool { program: "npm", used_for: "what tests need from npm" },
-    Tool { program: "ruff", used_for: "the tests on a real Python language server" },
-    Tool { program: "clangd", used_for: "the tests on a real C++ language server" },
+    Tool::new("python3", "the services written in Python that tests supervise"),
+    Tool::new("node", "the peers written in JavaScript that tests talk to"),
+    Tool::new("npm", "what tests need from npm"),
+    Tool::new("ruff", "the tests on a real Python language server"),
+    Tool::new("clangd", "the tests on a real C++ language server"),
+    Tool {
+        program: "rust-analyzer",
+        used_for: "the tests on a real Rust language server",
+        everywhere: false,
+    },
 ];
 
 /// Packages from npm that tests use, each at a tested release, and what is left out without it. They are run by node
@@ -77,7 +90,7 @@ pub(crate) fn missing() -> Vec<Tool> {
     let programs = TEST_TOOLS.iter().filter(|tool| !present(tool)).copied();
     let packages =
         NODE_PACKAGES.iter().filter(|(name, version, _)| !has_node_package(name, version));
-    programs.chain(packages.map(|(name, _, used_for)| Tool { program: name, used_for })).collect()
+    programs.chain(packages.map(|(name, _, used_for)| Tool::new(name, used_for))).collect()
 }
 
 /// Names each missing tool once, with what is left out and how to get it.

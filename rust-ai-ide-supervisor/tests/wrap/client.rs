@@ -167,11 +167,16 @@ impl Client {
     }
 
     pub(crate) fn initialize(&mut self) -> Value {
+        self.initialize_in("file:///w", &Value::Null)
+    }
+
+    /// Begins the session in a folder, with what this server alone understands.
+    pub(crate) fn initialize_in(&mut self, folder: &str, options: &Value) -> Value {
         let answer = self.call(
             "initialize",
             json!({
                 "processId": std::process::id(), "rootUri": null, "capabilities": { "general": { "positionEncodings": ["utf-8", "utf-16"] } },
-                "workspaceFolders": [{ "uri": "file:///w", "name": "w" }],
+                "workspaceFolders": [{ "uri": folder, "name": "w" }], "initializationOptions": options,
             }),
         );
         self.notify("initialized", json!({}));

@@ -1,7 +1,8 @@
 //! Real language servers, killed at random moments of a session of editing.
 //!
 //! `WRAP_KILLS` sets the number of kills for all of them, `WRAP_SEED` repeats a run. The ordinary run kills ruff 100 times,
-//! and the slower ones less often, so that it stays short; all of them pass with `WRAP_KILLS=100`, clangd in a minute.
+//! and the slower ones less often, so that it stays short; all of them pass with `WRAP_KILLS=100`, clangd and
+//! rust-analyzer in a minute.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,11 +17,18 @@ struct Server {
     command: Vec<String>,
     language: &'static str,
     extension: &'static str,
+    /// What its folder holds beside the document; a server with none of it is given a folder that is not there.
+    files: &'static [(&'static str, &'static str)],
+    options: Value,
     begin: &'static str,
     /// Typed in turn at the end of the document.
     lines: &'static [&'static str],
     /// Requests that only read, sent while typing and compared at the end.
     reads: &'static [&'static str],
+    /// Where in the first line they are about.
+    column: u64,
+    /// Stands in the answer to the last of them once a server has read its folder.
+    read_in: Option<&'static str>,
     /// Whether diagnostics are asked for instead of being sent.
     pulls: bool,
     kills: u32,
@@ -52,8 +60,16 @@ impl Session {
         // Nothing of this machine decides what they say.
         let path = place.dir.path().join(format!("session.{}", server.extension));
         command.current_dir(place.dir.path());
+        for (name, text) in server.files {
+            std::fs::write(place.dir.path().join(name), text).unwrap();
+        }
         let mut client = Client::spawn(place, command);
-        client.initialize();
+        if server.files.is_empty() {
+            client.initialize();
+        } else {
+            let folder = format!("file://{}", place.dir.path().display());
+            client.initialize_in(&folder, &server.options);
+        }
         let uri = format!("file://{}", path.display());
         let begin = server.begin;
         client.notify("textDocument/didOpen", json!({ "textDocument": { "uri": uri, "languageId": server.language, "version": 1, "text": begin } }));
@@ -75,8 +91,8 @@ impl Session {
         );
     }
 
-    fn read(&mut self, method: &'static str) -> i64 {
-        let place = json!({ "line": 0, "character": 1 });
+    fn read(&mut self, server: &Server, method: &'static str) -> i64 {
+        let place = json!({ "line": 0, "character": server.column });
         let id = self.client.ask(
             method,
             json!({
@@ -94,6 +110,13 @@ impl Session {
             let answer = self.client.answer(id);
             let code = &answer["error"]["code"];
             assert!(code.is_null() || *code == -32801 || *code == -32802, "{method}: {answer}");
+        }
+        if let (Some(text), Some(method)) = (server.read_in, server.reads.last()) {
+            let read_in = within(|| {
+                let id = self.read(server, method);
+                self.client.answer(id).to_string().contains(text)
+            });
+            assert!(read_in, "never read in: {}", self.client.said());
         }
         let diagnostics = if server.pulls {
             Value::Null
@@ -113,7 +136,7 @@ impl Session {
             .reads
             .iter()
             .map(|method| {
-                let id = self.read(method);
+                let id = self.read(server, method);
                 let answer = self.client.answer(id);
                 assert!(answer["error"].is_null(), "{method}: {answer}");
                 sorted(answer["result"].clone())
@@ -166,7 +189,7 @@ fn killed_and_not(server: &Server) {
             session.type_in(server.lines[typed % server.lines.len()]);
             typed += 1;
             if random.bool() {
-                session.read(server.reads[typed % server.reads.len()]);
+                session.read(server, server.reads[typed % server.reads.len()]);
             }
         }
         // poll: the random moment of the kill; `Server::pause` at most.
@@ -201,13 +224,16 @@ fn killed_and_not(server: &Server) {
     assert_eq!(survived, expected, "WRAP_SEED={seed}");
 }
 
-/// Finds a program of the tests' tools or of the system.
+/// Finds a program of the tests' tools or of the system, one that runs: version managers leave stubs behind.
 fn find(program: &str) -> Option<String> {
     let tools = tools().join("venv/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::iter::once(tools).chain(std::env::split_paths(&path));
-    let found =
-        places.find_map(|place| Some(place.join(program)).filter(|program| program.is_file()));
+    let runs = |program: &PathBuf| {
+        program.is_file()
+            && Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
+    };
+    let found = places.find_map(|place| Some(place.join(program)).filter(runs));
     if found.is_none() {
         println!("LEFT OUT: {program} is not there; cargo xtask setup --tools installs it");
     }
@@ -225,6 +251,8 @@ fn ruff_killed_a_hundred_times_at_random_moments_ends_as_if_it_never_was() {
         command: vec![ruff, "server".into(), "--isolated".into()],
         language: "python",
         extension: "py",
+        files: &[],
+        options: Value::Null,
         begin: "import os\n",
         lines: &[
             "import sys\n",
@@ -233,6 +261,8 @@ fn ruff_killed_a_hundred_times_at_random_moments_ends_as_if_it_never_was() {
             "print( x )\n",
         ],
         reads: &["textDocument/diagnostic", "textDocument/formatting"],
+        column: 1,
+        read_in: None,
         pulls: true,
         kills: 100,
         pause: 120,
@@ -246,6 +276,8 @@ fn clangd_killed_at_random_moments_ends_as_if_it_never_was() {
         command: vec![clangd, "--background-index=0".into(), "--log=error".into()],
         language: "cpp",
         extension: "cpp",
+        files: &[],
+        options: Value::Null,
         begin: "int main() { return 0; }\n",
         lines: &[
             "int wrong = \"text\";\n",
@@ -254,9 +286,50 @@ fn clangd_killed_at_random_moments_ends_as_if_it_never_was() {
             "void unknown(T t);\n",
         ],
         reads: &["textDocument/completion", "textDocument/documentSymbol", "textDocument/hover"],
+        column: 1,
+        read_in: None,
         pulls: false,
         kills: 20,
         pause: 250,
+    });
+}
+
+#[test]
+fn rust_analyzer_killed_at_random_moments_ends_as_if_it_never_was() {
+    let Some(analyzer) = find("rust-analyzer") else { return };
+    killed_and_not(&Server {
+        command: vec![analyzer],
+        language: "rust",
+        extension: "rs",
+        files: &[(
+            "Cargo.toml",
+            "[package]\nname = \"killed\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+             [[bin]]\nname = \"killed\"\npath = \"session.rs\"\n[workspace]\n",
+        )],
+        // Neither the standard library nor what cargo check says: both take long and are the same in every session.
+        options: json!({
+            "cachePriming": { "enable": false }, "checkOnSave": false, "procMacro": { "enable": false },
+            "cargo": { "buildScripts": { "enable": false }, "sysroot": null },
+        }),
+        begin: "mod m { fn x() { let _: u8 = \"text\"; } }\n",
+        lines: &[
+            "fn f(x: u8) -> u8 { x }\n",
+            "struct S { m: u8 }\n",
+            "// \u{1F600}é\n",
+            "fn g() { f(S) }\n",
+            "fn broken( {\n",
+        ],
+        reads: &[
+            "textDocument/completion",
+            "textDocument/documentSymbol",
+            "textDocument/diagnostic",
+            "textDocument/hover",
+        ],
+        column: 4,
+        read_in: Some("killed"),
+        pulls: true,
+        kills: 20,
+        pause: 400,
     });
 }
 
@@ -274,9 +347,13 @@ fn bash_language_server_killed_at_random_moments_ends_as_if_it_never_was() {
         command: vec![node, script.display().to_string(), "start".into()],
         language: "shellscript",
         extension: "sh",
+        files: &[],
+        options: Value::Null,
         begin: "echo one\n",
         lines: &["f() { echo '\u{1F600}é'; }\n", "X=1\n", "f \"$X\"\n"],
         reads: &["textDocument/completion", "textDocument/documentSymbol", "textDocument/hover"],
+        column: 1,
+        read_in: None,
         pulls: true,
         kills: 5,
         pause: 2500,
