@@ -90,7 +90,7 @@ fn typing_during_a_restart_gives_one_open_with_the_newest_text_and_later_edits_i
     kill(place.pids()[0]);
     for version in 2..40 {
         client.insert(A, version, "x");
-        if version == 10 {
+        if version == 3 {
             client.close(B);
             client.open("file:///w/c.x", "opened in the gap");
         }
