@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use crate::protocol::{ENVELOPE_VERSION, Envelope, Hello, Push};
 
-/// Frames of the peer that wait for a synchroniser; at the bound the oldest wait with the peer.
-pub(crate) const SESSION_MAX: usize = 256;
+/// Frames of the peer that wait for a synchroniser, more than a service may leave unacknowledged; at the bound the
+/// connection ends.
+pub(crate) const SESSION_MAX: usize = 1024;
 
 /// Messages of the peer set aside meanwhile, more than it may leave unacknowledged; at the bound the connection ends.
 const ASIDE_MAX: usize = 512;

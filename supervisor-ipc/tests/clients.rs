@@ -133,6 +133,49 @@ async fn behaves(command: (PathBuf, PathBuf)) {
     assert!(ended.success(), "it ends by itself when its peer is gone: {ended}");
 }
 
+/// What the client says of its own account, while it dies again and again: nothing lost, nothing doubled, in order.
+async fn speaks(command: (PathBuf, PathBuf)) {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = directory.path().join("memory");
+    let transport = Arc::new(Spawning { command, memory, child: Mutex::default() });
+    let mut config = RecoveryConfig { max_attempts: 20, ..RecoveryConfig::default() };
+    config.breaker.failure_threshold = 100;
+    config.reconnect.base_delay = Duration::from_millis(5);
+    config.reconnect.max_delay = Duration::from_millis(10);
+    let monitor = IpcMonitor::with_config(config);
+    let channel = monitor.register_channel("client").await.unwrap();
+    let mut incoming = channel.incoming();
+    channel.attach(Arc::clone(&transport) as Arc<dyn Transport>).await.unwrap();
+    for round in 0..4_u64 {
+        let said: Vec<u64> = (round * 100..round * 100 + 100).collect();
+        let receipt = channel.send(message(1000 + round, "push", json!(said))).await;
+        let outcome = tokio::time::timeout(LIMIT, receipt.outcome()).await.unwrap();
+        assert!(outcome.delivered(), "{outcome:?}");
+        // In the middle of what it says.
+        let once = SendOptions { idempotent: false, ..SendOptions::default() };
+        drop(channel.send_with(message(2000 + round, "die", Value::Null), once).await);
+    }
+    for n in 0..400 {
+        let heard = tokio::time::timeout(LIMIT, incoming.recv()).await.unwrap().unwrap();
+        assert_eq!((heard.message_type.as_str(), &heard.payload), ("pushed", &json!(n)));
+    }
+    assert!(incoming.try_recv().is_none());
+    let ask = SendOptions { expect_reply: true, ..SendOptions::default() };
+    let began = std::time::Instant::now();
+    for n in 5000.. {
+        let receipt = channel.send_with(message(n, "push", json!([])), ask).await;
+        let outcome = tokio::time::timeout(LIMIT, receipt.outcome()).await.unwrap();
+        let Outcome::Answered { reply, .. } = outcome else { unreachable!("{outcome:?}") };
+        if reply == 0 {
+            break;
+        }
+        assert!(began.elapsed() < LIMIT, "{reply} messages stay unacknowledged");
+    }
+    assert!(channel.status().generation.get() >= 5, "{}", channel.status().generation);
+    assert!(incoming.try_recv().is_none(), "nothing comes twice");
+    monitor.shutdown(LIMIT).await;
+}
+
 /// A client spoken to byte by byte.
 struct Bare(Child);
 
@@ -232,10 +275,83 @@ async fn conforms(command: (PathBuf, PathBuf)) {
     }
 }
 
+/// Byte by byte: what the protocol says of what a service says itself.
+async fn says(command: (PathBuf, PathBuf)) {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let memory = directory.path().join("memory");
+        let spawning = Spawning { command: command.clone(), memory, child: Mutex::default() };
+        Bare(spawning.start().unwrap())
+    };
+    let takes = |session: Option<&Value>, handled: u64| {
+        let push = json!({"window": 2, "bytes": 100_000, "session": session, "handled": handled});
+        json!({"k": "hello", "version": 1, "push": push})
+    };
+    // A host that says nothing of it is told nothing.
+    let mut client = start();
+    client.say(json!({"k": "hello", "version": 1})).await;
+    client.hear().await.unwrap();
+    client.say(numbered(1, 1, "push", json!(["a", "b", "c"]))).await;
+    assert_eq!(client.hear().await.unwrap(), json!({"k": "r", "s": 1, "p": 3}));
+    drop(client);
+    // What one process kept is said by the next one, as much as the host takes.
+    let mut client = start();
+    client.say(takes(None, 0)).await;
+    let session = client.hear().await.unwrap()["push"]["session"].clone();
+    assert!(session.is_string());
+    let mut heard = Vec::new();
+    for expected in ["a", "b"] {
+        let frame = client.hear().await.unwrap();
+        assert_eq!((&frame["k"], &frame["m"]["payload"]), (&json!("m"), &json!(expected)));
+        heard.push((frame["s"].as_u64().unwrap(), frame["m"]["id"].clone()));
+    }
+    assert!(heard[1].0 > heard[0].0 && heard[1].1 != heard[0].1);
+    client.say(json!({"k": "ping", "s": 2})).await;
+    assert_eq!(client.hear().await.unwrap(), json!({"k": "pong", "s": 2}), "and no more");
+    client.say(json!({"k": "a", "s": heard[0].0, "d": false})).await;
+    assert_eq!(client.hear().await.unwrap()["m"]["payload"], "c");
+    drop(client);
+    // Only a number of its own session says anything to the next process.
+    let mut client = start();
+    client.say(takes(Some(&session), 99)).await;
+    assert_ne!(client.hear().await.unwrap()["push"]["session"], session);
+    let frame = client.hear().await.unwrap();
+    assert_eq!((&frame["m"]["payload"], &frame["m"]["id"]), (&json!("b"), &heard[1].1));
+    assert_eq!(client.hear().await.unwrap()["m"]["payload"], "c");
+    client.say(json!({"k": "a", "s": 99, "d": false})).await;
+    assert_eq!(client.hear().await, None, "a number it never gave ends the connection");
+    let ended = tokio::time::timeout(LIMIT, client.0.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(1));
+}
+
+/// A host is not blamed for a time in which the client itself was stopped, nor for a longer one than it promised.
+async fn outlasts_a_standstill(command: (PathBuf, PathBuf)) {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = directory.path().join("memory");
+    let mut client = Bare(Spawning { command, memory, child: Mutex::default() }.start().unwrap());
+    client.say(json!({"k": "hello", "version": 1, "idle": 50})).await;
+    client.hear().await.unwrap();
+    let pid = client.0.id().unwrap().to_string();
+    let signal = |name: &str| {
+        std::process::Command::new("kill").args([name, &pid]).status().unwrap().success()
+    };
+    assert!(signal("-STOP"));
+    client.say(json!({"k": "ping", "s": 1})).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(3), client.hear()).await;
+    assert!(stopped.is_err(), "it is stopped for sixty intervals, and more than two seconds");
+    assert!(signal("-CONT"));
+    assert_eq!(client.hear().await.unwrap(), json!({"k": "pong", "s": 1}));
+    client.say(numbered(2, 1, "echo", "on".into())).await;
+    assert_eq!(client.hear().await.unwrap(), json!({"k": "r", "s": 2, "p": "on"}));
+}
+
 #[tokio::test]
 async fn the_python_client_conforms() {
     if let Some(command) = client("python3", "python/endpoint.py") {
         conforms(command.clone()).await;
+        says(command.clone()).await;
+        speaks(command.clone()).await;
+        outlasts_a_standstill(command.clone()).await;
         behaves(command).await;
     }
 }
@@ -244,6 +360,9 @@ async fn the_python_client_conforms() {
 async fn the_typescript_client_conforms() {
     if let Some(command) = client("node", "typescript/endpoint.mjs") {
         conforms(command.clone()).await;
+        says(command.clone()).await;
+        speaks(command.clone()).await;
+        outlasts_a_standstill(command.clone()).await;
         behaves(command).await;
     }
 }

@@ -1,5 +1,5 @@
 //! Channels between processes that are killed: the receiver in the middle of a stream, the sender after a message was
-//! accepted. The processes are this test program, started again with a role.
+//! accepted, either side while the service speaks on its own account. The processes are this test program, started again with a role.
 
 #![cfg(unix)]
 #![expect(
@@ -24,6 +24,7 @@ use supervisor_persist::StatePersistence;
 use uuid::Uuid;
 
 mod receiver;
+mod talker;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ROLE: &str = "CHANNEL_TEST_ROLE";
@@ -34,12 +35,12 @@ const PLACE: &str = "CHANNEL_TEST_PLACE";
 fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let place = PathBuf::from(std::env::var_os(PLACE).unwrap());
+    let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match role.as_str() {
         "receiver" => receiver::run(&place),
-        sender => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(send(&place, sender.parse().unwrap()));
-        }
+        "talker" => run().block_on(talker::talk(&place)),
+        "host" => run().block_on(talker::hear(&place)),
+        sender => run().block_on(send(&place, sender.parse().unwrap())),
     }
 }
 

@@ -1,18 +1,22 @@
 /**
  * The service's side of a channel, for node 18 and newer, without anything to install.
  *
- * An `Endpoint` speaks the wire protocol of docs/wire-protocol.md: it greets, acknowledges, answers, gives signs of life, and
- * handles each id once. Run as a program it is the service that the conformance test drives:
+ * An `Endpoint` speaks the wire protocol of docs/wire-protocol.md: it greets, acknowledges, answers, gives signs of life,
+ * handles each id once, and says things of its own account with `push`. It has no clock: however long it is stopped, or its
+ * host is silent, only the end of the stream is the end. Run as a program it is the service that the conformance test drives:
  *
  *     node endpoint.mjs MEMORY-FILE
  *
  * `endpoint.mjs` is what tsc makes of this file, with the options of tsconfig.json.
  */
+import { randomUUID } from "node:crypto";
 import { appendFileSync, readFileSync, truncateSync, writeSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const VERSION = 1;
 const FRAME_MAX = 64 * 1024 * 1024;
+const PUSHED_MAX = 1000;
+const PUSHED_BYTES_MAX = 8 * 1024 * 1024;
 
 /** A message of the channel. */
 export interface Message {
@@ -35,14 +39,38 @@ interface Frame {
   version?: number;
   session?: string;
   m?: Message;
+  push?: { session?: string; handled?: number; window?: number; bytes?: number };
+}
+
+/** A message on its way to the host; `number` is that of the connection it is written in. */
+interface Pushed {
+  message: Message;
+  number?: number;
+  attempts: number;
+  length: number;
+}
+
+/** A connection: what writes to it, and what it takes of what is pushed. */
+interface Host {
+  write: (bytes: Buffer) => void;
+  window: number;
+  bytes: number;
+  unacknowledged: number;
 }
 
 /** The peer broke the protocol; the connection is over. */
 export class ProtocolError extends Error {}
 
-/** Ids with the answers they got, in a file that outlives the process; a line cut off by a kill is no line. */
+/** More is waiting to be pushed than may; later there may be room. */
+export class BufferFull extends Error {}
+
+/**
+ * Ids with the answers they got, and what was pushed and not acknowledged, in a file that outlives the process; a line cut
+ * off by a kill is no line.
+ */
 export class Memory {
   readonly answers = new Map<string, Answer>();
+  readonly pushed = new Map<string, Message>();
 
   constructor(
     private readonly path?: string,
@@ -58,15 +86,31 @@ export class Memory {
     const whole = text.slice(0, text.lastIndexOf("\n") + 1);
     for (const line of whole.split("\n")) {
       if (line === "") continue;
-      const [id, answer] = JSON.parse(line) as [string, Answer];
-      this.note(id, answer);
+      const read = JSON.parse(line) as [string, Answer] | { pushed: Message } | { acknowledged: string };
+      if (Array.isArray(read)) this.note(...read);
+      else if ("pushed" in read) this.pushed.set(read.pushed.id, read.pushed);
+      else this.pushed.delete(read.acknowledged);
     }
     if (whole.length !== text.length) truncateSync(path, Buffer.byteLength(whole));
   }
 
   remember(id: string, answer: Answer): void {
-    if (this.path !== undefined) appendFileSync(this.path, JSON.stringify([id, answer]) + "\n");
+    this.write([id, answer]);
     this.note(id, answer);
+  }
+
+  push(message: Message): void {
+    this.pushed.set(message.id, message);
+    this.write({ pushed: message });
+  }
+
+  acknowledged(id: string): void {
+    this.pushed.delete(id);
+    this.write({ acknowledged: id });
+  }
+
+  private write(line: unknown): void {
+    if (this.path !== undefined) appendFileSync(this.path, JSON.stringify(line) + "\n");
   }
 
   private note(id: string, answer: Answer): void {
@@ -79,15 +123,93 @@ export class Memory {
   }
 }
 
-/** Serves one connection. */
+/** Serves one connection after the other. */
 export class Endpoint {
+  private readonly session = randomUUID();
+  private last = 0;
+  private host: Host | undefined;
+  private readonly pushed: Pushed[];
+
   constructor(
     private readonly handle: Handler,
     private readonly memory: Memory = new Memory(),
-  ) {}
+  ) {
+    // What an earlier process kept is said again, with the same ids.
+    this.pushed = [...memory.pushed.values()].map(onItsWay);
+  }
+
+  /**
+   * Says something to the subscribers of the host's channel; gives the id.
+   *
+   * It is kept, in the memory's file if there is one, until the host has acknowledged it, also while nobody is connected.
+   * `BufferFull` at 1000 messages or 8 MiB.
+   */
+  push(message_type: string, payload: unknown, id: string = randomUUID()): string {
+    if (this.memory.pushed.has(id)) return id;
+    const message = { id, message_type, payload, timestamp: new Date().toISOString(), retry_count: 0 };
+    const pushed = onItsWay(message);
+    const waiting = this.pushed.reduce((sum, other) => sum + other.length, 0);
+    if (this.pushed.length >= PUSHED_MAX || waiting + pushed.length > PUSHED_BYTES_MAX) {
+      throw new BufferFull(`${this.pushed.length} messages of ${waiting} bytes wait`);
+    }
+    this.memory.push(message);
+    this.pushed.push(pushed);
+    this.pump();
+    return id;
+  }
+
+  /** Tells how many messages that were pushed the host has not acknowledged. */
+  unacknowledged(): number {
+    return this.pushed.length;
+  }
+
+  /** From now on this is the host that is pushed to; what it has not handled is sent again. */
+  private begin(write: Host["write"], takes: NonNullable<Frame["push"]>): void {
+    if (takes.session === this.session) this.acknowledged(takes.handled ?? 0);
+    for (const pushed of this.pushed) pushed.number = undefined;
+    this.host = { write, window: takes.window ?? 0, bytes: takes.bytes ?? 0, unacknowledged: 0 };
+    this.pump();
+  }
+
+  private acknowledged(s: number): void {
+    if (s > this.last) throw new ProtocolError(`it speaks of number ${s}, which was never given`);
+    for (let first = this.pushed[0]; first?.number !== undefined && first.number <= s; first = this.pushed[0]) {
+      this.pushed.shift();
+      if (this.host !== undefined) this.host.unacknowledged -= 1;
+      this.memory.acknowledged(first.message.id);
+    }
+  }
+
+  /** Writes what the host takes; the ones that are written stand before the ones that are not. */
+  private pump(): void {
+    const host = this.host;
+    if (host === undefined) return;
+    const out: Buffer[] = [];
+    let size = this.pushed.slice(0, host.unacknowledged).reduce((sum, other) => sum + other.length, 0);
+    while (host.unacknowledged < host.window) {
+      const pushed = this.pushed[host.unacknowledged];
+      if (pushed === undefined) break;
+      size += pushed.length;
+      if (host.unacknowledged > 0 && size > host.bytes) break;
+      pushed.number = this.last += 1;
+      pushed.message.retry_count = pushed.attempts;
+      pushed.attempts += 1;
+      host.unacknowledged += 1;
+      out.push(pack({ k: "m", s: pushed.number, m: pushed.message }));
+    }
+    if (out.length > 0) host.write(Buffer.concat(out));
+  }
 
   /** Serves until the peer closes the connection. */
   async serve(source: AsyncIterable<Buffer>, write: (bytes: Buffer) => void): Promise<void> {
+    try {
+      await this.converse(source, write);
+    } finally {
+      if (this.host?.write === write) this.host = undefined;
+    }
+  }
+
+  private async converse(source: AsyncIterable<Buffer>, write: (bytes: Buffer) => void): Promise<void> {
     let buffered: Buffer = Buffer.alloc(0);
     let greeted = false;
     for await (const piece of source) {
@@ -107,10 +229,12 @@ export class Endpoint {
         buffered = buffered.subarray(4 + length);
         if (frame.k === "hello") {
           greeted = true;
-          out.push(pack({ k: "hello", version: VERSION, session: frame.session }));
-          if (frame.version !== VERSION) {
-            flush();
-            throw new ProtocolError(`the peer speaks version ${frame.version}`);
+          const push = { session: this.session };
+          out.push(pack({ k: "hello", version: VERSION, session: frame.session, push }));
+          flush();
+          if (frame.version !== VERSION) throw new ProtocolError(`the peer speaks version ${frame.version}`);
+          if (typeof frame.push === "object" && frame.push !== null && this.host?.write !== write) {
+            this.begin(write, frame.push);
           }
         } else if (!greeted) {
           throw new ProtocolError("the peer did not greet first");
@@ -129,13 +253,22 @@ export class Endpoint {
             // One acknowledgement stands for all messages up to it.
             acknowledge = frame.s;
           }
-        } else if (!["a", "r", "pong"].includes(frame.k)) {
+        } else if (frame.k === "a" && frame.s !== undefined) {
+          if (this.host?.write === write) {
+            this.acknowledged(frame.s);
+            this.pump();
+          }
+        } else if (!["r", "pong"].includes(frame.k)) {
           throw new ProtocolError(`a frame of kind ${JSON.stringify(frame.k)}`);
         }
       }
       flush();
     }
   }
+}
+
+function onItsWay(message: Message): Pushed {
+  return { message, attempts: 0, length: 64 + Buffer.byteLength(JSON.stringify(message)) };
 }
 
 function parse(content: Buffer): Frame {
@@ -180,14 +313,18 @@ async function main(): Promise<void> {
       case "slow":
         await new Promise((resolve) => setTimeout(resolve, message.payload as number));
         return [message.payload];
+      case "push":
+        for (const one of message.payload as unknown[]) endpoint.push("pushed", one);
+        return [endpoint.unacknowledged()];
       case "die":
         process.exit(9);
       default:
         return null;
     }
   };
+  const endpoint = new Endpoint(handle, memory);
   try {
-    await new Endpoint(handle, memory).serve(process.stdin, writeAll);
+    await endpoint.serve(process.stdin, writeAll);
   } catch (error) {
     console.error(`endpoint: ${error}`);
     process.exitCode = 1;

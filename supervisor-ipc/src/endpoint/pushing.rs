@@ -164,6 +164,8 @@ impl Pushing {
         (inner.heartbeat.idle, inner.request_timeout) = (NEVER, NEVER);
         // Only its time to live bounds how often a message is repeated: hosts come and go as their users do.
         inner.max_attempts = u32::MAX;
+        // A host takes no more than its window at once, repeated or not.
+        (inner.retry_budget_percent, inner.retry_budget_floor) = (1000, u32::MAX);
         let seed = fastrand::u64(..);
         let mut machine = Machine::new(inner, true, seed);
         machine.paced = true;
