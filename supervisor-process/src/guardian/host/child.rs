@@ -12,7 +12,8 @@ use supervisor_core::{ProcessIdentity, Signal};
 use tokio::sync::watch;
 
 use super::super::protocol::{Exit, Held, Left, Reply, Request, SetId};
-use super::link::{Link, Lost};
+use super::asking::Lost;
+use super::link::Link;
 use crate::os::Entry;
 use crate::os::guardian::{Grip, Passed, grip};
 use crate::scan::{self, SetKey};
@@ -185,7 +186,7 @@ impl ChildHandle for GuardianChild {
             return KillReport { killed, survivors };
         }
         // The guardian is gone: the sweep after it kills this set with all the others.
-        drop(tokio::time::timeout(confirm, link.cleaned.cancelled()).await);
+        drop(tokio::time::timeout(confirm, link.asked.cleaned.cancelled()).await);
         if self.0.is_empty() {
             return KillReport { killed: 1, survivors: Vec::new() };
         }

@@ -1,22 +1,20 @@
 //! The connection to a guardian: requests out, answers and events in, and noticing that nobody answers any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use supervisor_core::{ProcessIdentity, Signal};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::protocol::{Reply, Request, RequestId, SetId};
+use super::super::protocol::{Reply, Request, RequestId};
 use super::super::wire::{FRAME_MAX, Incoming};
-use super::child::Run;
+use super::asking::{Asked, Handle, Lost, locked};
 use crate::capture::DropWatch;
 use crate::os::guardian as os;
 use crate::os::{self as system, Pinned};
@@ -34,20 +32,6 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Bytes read at a time.
 const READ_MAX: usize = 64 * 1024;
 
-/// The guardian is gone, or reads nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lost;
-
-/// An answer, and the descriptors that came with it.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) reply: Reply,
-    pub(super) with: Vec<OwnedFd>,
-}
-
-/// What is done with an answer before the requester sees it, in the order in which things happened.
-type Take = Box<dyn FnOnce(&Arc<Link>, Answer) + Send>;
-
 #[derive(Debug, Default)]
 struct Outgoing {
     frames: VecDeque<Vec<u8>>,
@@ -60,15 +44,8 @@ pub(super) struct Link {
     stream: UnixStream,
     outgoing: Mutex<Outgoing>,
     waits_to_send: Notify,
-    pending: Mutex<HashMap<RequestId, Take>>,
-    pub(super) runs: Mutex<HashMap<SetId, Weak<Run>>>,
-    next: AtomicU32,
+    pub(super) asked: Asked,
     pub(super) guardian: Guardian,
-    drops: DropWatch,
-    /// The connection has ended.
-    pub(super) lost: CancellationToken,
-    /// What the loss of it left behind was ended too.
-    pub(super) cleaned: CancellationToken,
 }
 
 /// Who is at the other end.
@@ -100,11 +77,6 @@ impl std::fmt::Debug for Link {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every statement under these locks leaves the value valid; a panic of another holder changes nothing.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Link {
     /// Takes over a connection that was greeted.
     pub(super) fn new(stream: UnixStream, guardian: Guardian, drops: DropWatch) -> Arc<Self> {
@@ -112,70 +84,14 @@ impl Link {
             stream,
             outgoing: Mutex::default(),
             waits_to_send: Notify::new(),
-            pending: Mutex::default(),
-            runs: Mutex::default(),
-            next: AtomicU32::new(1),
+            asked: Asked::new(drops),
             guardian,
-            drops,
-            lost: CancellationToken::new(),
-            cleaned: CancellationToken::new(),
         })
     }
 
-    pub(super) fn runs(&self) -> MutexGuard<'_, HashMap<SetId, Weak<Run>>> {
-        locked(&self.runs)
-    }
-
-    /// Gives every run somebody still holds.
-    pub(super) fn living_runs(&self) -> Vec<Arc<Run>> {
-        self.runs().values().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Sends a request nobody waits for.
-    pub(super) fn tell(&self, request: &Request) {
-        // Lost: then the guardian's own rule for a lost host, or the sweep after a lost guardian, does it.
-        if let Some(frame) = request.encode(0) {
-            _ = self.send(frame);
-        }
-    }
-
-    /// Sends a request and waits for its answer.
-    pub(super) async fn ask(&self, request: &Request) -> Result<Answer, Lost> {
-        let (answer, answered) = oneshot::channel();
-        // Whoever asked may have gone; then nobody needs the answer.
-        self.ask_with(request, Box::new(move |_, given| drop(answer.send(given))))?;
-        tokio::select! {
-            answer = answered => answer.map_err(|_| Lost),
-            () = self.lost.cancelled() => Err(Lost),
-        }
-    }
-
-    /// Sends a request whose answer is taken by `take`, before anything that came after it is looked at.
-    pub(super) fn ask_with(&self, request: &Request, take: Take) -> Result<(), Lost> {
-        let id = self.next_id();
-        let frame = request.encode(id).ok_or(Lost)?;
-        locked(&self.pending).insert(id, take);
-        let sent = self.send(frame);
-        if sent.is_err() || self.lost.is_cancelled() {
-            locked(&self.pending).remove(&id);
-            return Err(Lost);
-        }
-        Ok(())
-    }
-
-    fn next_id(&self) -> RequestId {
-        loop {
-            let id = self.next.fetch_add(1, Ordering::Relaxed);
-            // 0 asks for no answer.
-            if id != 0 {
-                return id;
-            }
-        }
-    }
-
     /// Sends at once what there is room for; the rest follows when there is room again.
-    fn send(&self, frame: Vec<u8>) -> Result<(), Lost> {
-        if self.lost.is_cancelled() {
+    pub(super) fn send(&self, frame: Vec<u8>) -> Result<(), Lost> {
+        if self.asked.lost.is_cancelled() {
             return Err(Lost);
         }
         let mut outgoing = locked(&self.outgoing);
@@ -263,7 +179,7 @@ impl Link {
     }
 
     /// Reads once and deals with every frame that is whole; tells whether the connection goes on.
-    fn read(self: &Arc<Self>, incoming: &mut Incoming, with: &mut Vec<OwnedFd>) -> bool {
+    fn read(self: &Arc<Self>, incoming: &mut Incoming, with: &mut Vec<Handle>) -> bool {
         let mut buffer = vec![0; READ_MAX];
         let read =
             self.stream.try_io(Interest::READABLE, || os::receive(&self.stream, &mut buffer, with));
@@ -291,38 +207,18 @@ impl Link {
         }
     }
 
-    fn take(self: &Arc<Self>, id: RequestId, reply: Reply, with: &mut Vec<OwnedFd>) {
-        match reply {
-            Reply::Exited { set, exit } => self.on_run(set, |run| run.exited(exit)),
-            Reply::Emptied { set } => self.on_run(set, Run::emptied),
-            Reply::Dropping { set, cause } => self.on_run(set, |run| {
-                self.drops.tell(&run.key.service, run.key.incarnation, cause);
-            }),
-            reply => {
-                let carries = matches!(reply, Reply::Started { channel: true, .. });
-                let given =
-                    if carries { with.drain(..with.len().min(2)).collect() } else { Vec::new() };
-                let take = locked(&self.pending).remove(&id);
-                if let Some(take) = take {
-                    take(self, Answer { reply, with: given });
-                }
-            }
-        }
-    }
-
-    fn on_run(&self, set: SetId, then: impl FnOnce(&Run)) {
-        let run = self.runs().get(&set).and_then(Weak::upgrade);
-        if let Some(run) = run {
-            then(&run);
-        }
+    fn take(self: &Arc<Self>, id: RequestId, reply: Reply, with: &mut Vec<Handle>) {
+        self.heard(id, reply, |reply| match reply {
+            Reply::Started { channel: true, .. } => with.drain(..with.len().min(2)).collect(),
+            _ => Vec::new(),
+        });
     }
 
     /// Ends the connection; whoever waits for an answer learns that none comes.
     pub(super) fn hang_up(&self) {
         // Closed already is what is wanted.
         _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Both);
-        self.lost.cancel();
-        locked(&self.pending).clear();
+        self.asked.end();
     }
 
     /// Waits until the guardian has ended and reaps it, for at most `limit`; tells whether it has.
@@ -429,7 +325,7 @@ mod tests {
             bytes
         });
         Arc::clone(&link).run(close).await;
-        assert!(link.lost.is_cancelled());
+        assert!(link.asked.lost.is_cancelled());
         let mut incoming = Incoming::default();
         incoming.push(&reading.await.unwrap());
         let mut heard = Vec::new();
@@ -448,7 +344,7 @@ mod tests {
         close.cancel();
         let began = Instant::now();
         Arc::clone(&link).run(close).await;
-        assert!(link.lost.is_cancelled() && began.elapsed() >= FLUSH);
+        assert!(link.asked.lost.is_cancelled() && began.elapsed() >= FLUSH);
         drop(theirs);
     }
 }

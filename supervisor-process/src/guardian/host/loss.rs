@@ -53,5 +53,5 @@ pub(super) async fn clean_up(link: &Arc<Link>, mark: &str) {
         // poll: what survives a kill sleeps in the kernel; until it ends nothing is started in its place.
         tokio::time::sleep(AGAIN).await;
     }
-    link.cleaned.cancel();
+    link.asked.cleaned.cancel();
 }

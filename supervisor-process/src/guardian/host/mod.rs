@@ -1,5 +1,6 @@
 //! The side that uses a guardian: a spawner like any other, and what the guardian kept of an earlier host.
 
+mod asking;
 mod child;
 #[cfg_attr(windows, path = "../windows/launch.rs")]
 mod launch;
@@ -26,9 +27,10 @@ use tokio_util::sync::CancellationToken;
 pub use launch::{available, running};
 pub use outlived::Outlived;
 
+use self::asking::{Answer, Lost};
 use self::child::{GuardianChild, Run};
 use self::launch::Place;
-use self::link::{Answer, Link, Lost};
+use self::link::Link;
 use super::protocol::{Reply, Request, Spawn};
 use super::{GuardianNews, GuardianProgram};
 use crate::capture::DropWatch;
@@ -134,7 +136,7 @@ impl GuardianSpawner {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.close.cancel();
         if let Some(link) = link {
-            link.lost.cancelled().await;
+            link.asked.lost.cancelled().await;
             let outlives = |run: &Arc<Run>| run.policy == HostDeathPolicy::Outlive;
             if !link.living_runs().iter().any(outlives) {
                 link.ended(LEAVE).await;
@@ -155,7 +157,7 @@ impl GuardianSpawner {
         drop(tokio::spawn(async move {
             task.run(close.clone()).await;
             if close.is_cancelled() {
-                after.cleaned.cancel();
+                after.asked.cleaned.cancel();
                 return;
             }
             news.send_replace(GuardianNews::Lost);
@@ -168,11 +170,11 @@ impl GuardianSpawner {
         let mut current = self.current.lock().await;
         let mut replaced = false;
         if let Some(link) = current.as_ref() {
-            if !link.lost.is_cancelled() {
+            if !link.asked.lost.is_cancelled() {
                 return Ok(Arc::clone(link));
             }
             replaced = true;
-            let cleaned = tokio::time::timeout(CLEANED, link.cleaned.cancelled()).await;
+            let cleaned = tokio::time::timeout(CLEANED, link.asked.cleaned.cancelled()).await;
             cleaned.map_err(|_| unavailable("what the guardian before held does not end"))?;
         }
         if self.close.is_cancelled() {
@@ -251,7 +253,7 @@ impl GuardianSpawner {
         link.ask_with(spawn, Box::new(take))?;
         let result = tokio::select! {
             result = taken => result.map_err(|_| Lost)?,
-            () = link.lost.cancelled() => return Err(Lost),
+            () = link.asked.lost.cancelled() => return Err(Lost),
         };
         Ok(result.map(|unclaimed| {
             unclaimed.refusals.report(spec);

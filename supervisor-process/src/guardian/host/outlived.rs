@@ -11,8 +11,9 @@ use supervisor_core::{Incarnation, ProcessIdentity, ServiceId};
 use super::super::exits;
 use super::super::protocol::{Held, Reply, Request};
 use super::GuardianSpawner;
+use super::asking::Answer;
 use super::child::{GuardianChild, Run};
-use super::link::{Answer, Link};
+use super::link::Link;
 use crate::os::{self, Entry};
 
 /// A set that outlived the host before this one, or the record of its end.

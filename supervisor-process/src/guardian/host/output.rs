@@ -9,7 +9,7 @@ use supervisor_core::status::{DroppedOutput, LogLine};
 
 use super::super::protocol::{Capture, Reply, Request};
 use super::GuardianSpawner;
-use super::link::Answer;
+use super::asking::Answer;
 use crate::capture::{DropWatch, read_tail};
 
 impl GuardianSpawner {

@@ -1,21 +1,19 @@
 //! Windows: the connection to a guardian over a named pipe: requests out, answers and events in, and noticing that
 //! nobody answers any more.
 
-use std::collections::HashMap;
-use std::os::windows::io::OwnedHandle;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::windows::named_pipe::NamedPipeClient;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::super::protocol::{Reply, Request, RequestId, SetId};
+use super::super::protocol::{Reply, Request, RequestId};
 use super::super::wire::{FRAME_MAX, Incoming};
-use super::child::Run;
+use super::asking::{Asked, Handle, Lost, locked};
 use crate::capture::DropWatch;
 use crate::os::guardian::Peer;
 
@@ -30,19 +28,6 @@ const READ_MAX: usize = 64 * 1024;
 /// How long what waits to be sent may take when the connection is let go.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The guardian is gone, or reads nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lost;
-
-/// An answer, and the handles that came with it.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) reply: Reply,
-    pub(super) with: Vec<OwnedHandle>,
-}
-
-/// What is done with an answer before the requester sees it, in the order in which things happened.
-type Take = Box<dyn FnOnce(&Arc<Link>, Answer) + Send>;
 /// What its task takes over from a connection that was greeted.
 type Ends = (NamedPipeClient, mpsc::UnboundedReceiver<Vec<u8>>);
 
@@ -52,26 +37,14 @@ pub(super) struct Link {
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     waiting: AtomicUsize,
     ends: Mutex<Option<Ends>>,
-    pending: Mutex<HashMap<RequestId, Take>>,
-    runs: Mutex<HashMap<SetId, Weak<Run>>>,
-    next: AtomicU32,
+    pub(super) asked: Asked,
     pub(super) guardian: Peer,
-    drops: DropWatch,
-    /// The connection has ended.
-    pub(super) lost: CancellationToken,
-    /// What the loss of it left behind was ended too.
-    pub(super) cleaned: CancellationToken,
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("guardian", &self.guardian).finish_non_exhaustive()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every statement under these locks leaves the value valid; a panic of another holder changes nothing.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {
@@ -82,23 +55,9 @@ impl Link {
             outgoing,
             waiting: AtomicUsize::new(0),
             ends: Mutex::new(Some((stream, frames))),
-            pending: Mutex::default(),
-            runs: Mutex::default(),
-            next: AtomicU32::new(1),
+            asked: Asked::new(drops),
             guardian,
-            drops,
-            lost: CancellationToken::new(),
-            cleaned: CancellationToken::new(),
         })
-    }
-
-    pub(super) fn runs(&self) -> MutexGuard<'_, HashMap<SetId, Weak<Run>>> {
-        locked(&self.runs)
-    }
-
-    /// Gives every run somebody still holds.
-    pub(super) fn living_runs(&self) -> Vec<Arc<Run>> {
-        self.runs().values().filter_map(Weak::upgrade).collect()
     }
 
     /// Tells whether something that was asked is not sent yet.
@@ -106,51 +65,9 @@ impl Link {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Sends a request nobody waits for.
-    pub(super) fn tell(&self, request: &Request) {
-        // Lost: then the guardian's own rule for a lost host, or the end of its jobs with it, does it.
-        if let Some(frame) = request.encode(0) {
-            _ = self.send(frame);
-        }
-    }
-
-    /// Sends a request and waits for its answer.
-    pub(super) async fn ask(&self, request: &Request) -> Result<Answer, Lost> {
-        let (answer, answered) = oneshot::channel();
-        // Whoever asked may have gone; then nobody needs the answer.
-        self.ask_with(request, Box::new(move |_, given| drop(answer.send(given))))?;
-        tokio::select! {
-            answer = answered => answer.map_err(|_| Lost),
-            () = self.lost.cancelled() => Err(Lost),
-        }
-    }
-
-    /// Sends a request whose answer is taken by `take`, before anything that came after it is looked at.
-    pub(super) fn ask_with(&self, request: &Request, take: Take) -> Result<(), Lost> {
-        let id = self.next_id();
-        let frame = request.encode(id).ok_or(Lost)?;
-        locked(&self.pending).insert(id, take);
-        let sent = self.send(frame);
-        if sent.is_err() || self.lost.is_cancelled() {
-            locked(&self.pending).remove(&id);
-            return Err(Lost);
-        }
-        Ok(())
-    }
-
-    fn next_id(&self) -> RequestId {
-        loop {
-            let id = self.next.fetch_add(1, Ordering::Relaxed);
-            // 0 asks for no answer.
-            if id != 0 {
-                return id;
-            }
-        }
-    }
-
-    fn send(&self, frame: Vec<u8>) -> Result<(), Lost> {
+    pub(super) fn send(&self, frame: Vec<u8>) -> Result<(), Lost> {
         let length = frame.len();
-        if self.lost.is_cancelled() {
+        if self.asked.lost.is_cancelled() {
             return Err(Lost);
         }
         if self.waiting.fetch_add(length, Ordering::AcqRel) + length > OUTGOING_MAX {
@@ -166,7 +83,7 @@ impl Link {
         let _hang_up = HangUp(Arc::clone(&self));
         let (reads, writes) = tokio::io::split(stream);
         tokio::select! {
-            () = self.lost.cancelled() => {}
+            () = self.asked.lost.cancelled() => {}
             () = self.read(reads) => {}
             () = self.write(writes, frames, close) => {}
         }
@@ -239,7 +156,7 @@ impl Link {
     }
 
     /// Deals with every frame that is whole; tells whether the connection goes on.
-    fn take_all(self: &Arc<Self>, incoming: &mut Incoming, with: &mut Vec<OwnedHandle>) -> bool {
+    fn take_all(self: &Arc<Self>, incoming: &mut Incoming, with: &mut Vec<Handle>) -> bool {
         loop {
             let reply = match incoming.next(FRAME_MAX) {
                 Ok(Some(body)) => Reply::decode(body),
@@ -257,39 +174,19 @@ impl Link {
         }
     }
 
-    fn take(self: &Arc<Self>, id: RequestId, reply: Reply, with: &mut Vec<OwnedHandle>) {
-        match reply {
-            Reply::Exited { set, exit } => self.on_run(set, |run| run.exited(exit)),
-            Reply::Emptied { set } => self.on_run(set, Run::emptied),
-            Reply::Dropping { set, cause } => self.on_run(set, |run| {
-                self.drops.tell(&run.key.service, run.key.incarnation, cause);
-            }),
-            // Belong to the reply that follows.
-            Reply::Handles(offered) => {
-                with.clear();
-                with.extend(offered.into_iter().map_while(|it| self.guardian.take(it).ok()));
-            }
-            reply => {
-                let with = std::mem::take(with);
-                let take = locked(&self.pending).remove(&id);
-                if let Some(take) = take {
-                    take(self, Answer { reply, with });
-                }
-            }
-        }
-    }
-
-    fn on_run(&self, set: SetId, then: impl FnOnce(&Run)) {
-        let run = self.runs().get(&set).and_then(Weak::upgrade);
-        if let Some(run) = run {
-            then(&run);
+    fn take(self: &Arc<Self>, id: RequestId, reply: Reply, with: &mut Vec<Handle>) {
+        // Handles belong to the reply that follows.
+        if let Reply::Handles(offered) = reply {
+            with.clear();
+            with.extend(offered.into_iter().map_while(|it| self.guardian.take(it).ok()));
+        } else {
+            self.heard(id, reply, |_| std::mem::take(with));
         }
     }
 
     /// Ends the connection; whoever waits for an answer learns that none comes.
     pub(super) fn hang_up(&self) {
-        self.lost.cancel();
-        locked(&self.pending).clear();
+        self.asked.end();
     }
 
     /// Waits until the guardian has ended, for at most `limit`; tells whether it has.
