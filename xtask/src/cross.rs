@@ -74,14 +74,16 @@ impl Place {
         let archives = self.path("archives");
         fs::create_dir_all(archives.join("partial"))?;
         setup::privileged("apt-get").args(["update", "-qq"]).run_quietly()?;
-        // Downloads what is not on the machine, dependencies included, and installs nothing.
+        // Downloads what is not on the machine, dependencies included, and of the compiler what is there too (a language
+        // server of Debian's brings its library along); installs nothing.
         let mut cache = std::ffi::OsString::from("Dir::Cache::archives=");
         cache.push(&archives);
         setup::privileged("apt-get")
             .args(["install", "-y", "-qq", "--no-install-recommends", "--download-only"])
-            .arg("--option")
+            .args(["--reinstall", "--option"])
             .arg(cache)
             .args(RUST_PACKAGES.iter().copied())
+            .args(compiler_parts()?)
             .run_quietly()?;
         for archive in entries(&archives, "deb")? {
             Cmd::new("dpkg-deb").arg("--extract").arg(archive).arg(self.path("rust")).run()?;
@@ -162,6 +164,21 @@ impl Place {
         Cmd::new("chmod").arg("+x").arg(&path).run_quietly()?;
         Ok(path)
     }
+}
+
+/// Names the packages that Debian's compiler consists of, beside itself; they carry its version in their names.
+fn compiler_parts() -> anyhow::Result<Vec<String>> {
+    let listed = Cmd::new("apt-cache")
+        .args(["depends", "--recurse", "--important"])
+        .args(RUST_PACKAGES.iter().copied())
+        .read()?;
+    let parts: Vec<String> = listed
+        .lines()
+        .filter(|line| line.starts_with("libstd-rust") || line.starts_with("libllvm"))
+        .map(str::to_owned)
+        .collect();
+    ensure!(!parts.is_empty(), "Debian's compiler needs neither its library nor LLVM any more");
+    Ok(parts)
 }
 
 /// What a directory holds, of one ending or all.
