@@ -10,8 +10,8 @@
 //! 4. the client is told which lists changed and that its subscribed resources may have;
 //! 5. what was unanswered and may be repeated is asked again in its old order, then what waited, then what is new.
 //!
-//! Revision 2026-07-28 has no handshake and no session: there, 3 to 5 are done, and who listens for changes
-//! (`subscriptions/listen`) listens on.
+//! Revision 2026-07-28 has no handshake and no session: there, `server/discover` shows that the server listens, 3 to 5
+//! are done, and who listens for changes (`subscriptions/listen`) listens on.
 //!
 //! A tool is called a second time only if the tool said, before and after the crash, that this does no harm.
 

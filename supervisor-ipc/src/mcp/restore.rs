@@ -181,14 +181,13 @@ impl McpRelay {
         now: Monotonic,
         out: &mut Vec<Output>,
     ) {
+        // Nothing else is for a server that may still be starting: dying then, it has died of nothing it was given.
+        let id = self.own_id(generation);
+        let (method, params) = self.sign_of_life();
         self.link = Link::Restoring(generation);
         self.starts.began(now);
-        self.restore = Restore { since: now, ..Restore::default() };
-        self.incident.greeted(now);
-        self.read_lists(None, out);
-        if self.restore.pending.is_empty() {
-            self.open_gate(now, out);
-        }
+        self.restore = Restore { greeting: Some(id.clone()), since: now, ..Restore::default() };
+        self.to_server(request(&id, method, &params), out);
     }
 
     /// The parameters of a request of ours.
@@ -228,6 +227,12 @@ impl McpRelay {
     }
 
     fn greeted(&mut self, envelope: &Envelope<'_>, now: Monotonic, out: &mut Vec<Output>) {
+        if self.session.agreed().is_none() {
+            // Whatever it says, it listens.
+            self.incident.greeted(now);
+            self.read_lists(None, out);
+            return;
+        }
         let Some(offer) = envelope.result().and_then(Offer::read) else {
             let error = envelope.error().unwrap_or("its answer cannot be read");
             let error: String = error.chars().take(200).collect();

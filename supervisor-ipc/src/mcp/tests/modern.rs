@@ -46,12 +46,49 @@ fn without_a_handshake_the_lists_are_compared_before_anything_is_repeated() {
     assert_eq!(desk.told()[0]["id"], 6);
     desk.clear();
     desk.started();
-    assert_eq!(desk.methods(), ["tools/list"]);
-    let list = desk.asked().remove(0);
+    assert_eq!(desk.methods(), ["server/discover"]);
+    let discover = desk.asked().remove(0);
+    assert_eq!(discover["params"]["_meta"], serde_json::from_str::<Value>(META).unwrap());
+    desk.answer(discover["id"].clone(), "{}");
+    assert_eq!(desk.methods(), ["server/discover", "tools/list"]);
+    let list = desk.asked().remove(1);
     assert_eq!(list["params"]["_meta"], serde_json::from_str::<Value>(META).unwrap());
     desk.answer(list["id"].clone(), TOOLS);
-    assert_eq!(desk.methods(), ["tools/list", "tools/call"]);
+    assert_eq!(desk.methods(), ["server/discover", "tools/list", "tools/call"]);
     assert_eq!(desk.reports.len(), 1);
+}
+
+#[test]
+fn a_server_killed_while_it_starts_has_been_given_nothing_that_it_could_have_died_of() {
+    let mut desk = in_session();
+    for id in 10..20 {
+        desk.killed();
+        desk.started();
+        assert_eq!(desk.methods(), ["server/discover"]);
+        desk.client(ask(id, "tools/call", r#","name":"add""#));
+        assert_eq!(desk.methods(), ["server/discover"], "a call waits until somebody listens");
+        desk.clear();
+    }
+    desk.killed();
+    desk.recover();
+    assert!(
+        desk.told().is_empty(),
+        "neither a failed call nor a list that differs: {:?}",
+        desk.told()
+    );
+    assert_eq!(desk.asked().last().unwrap()["method"], "tools/call");
+}
+
+#[test]
+fn a_server_that_knows_no_discovery_is_listening_too() {
+    let mut desk = in_session();
+    desk.lost();
+    desk.started();
+    let id = desk.asked()[0]["id"].clone();
+    desk.server(
+        json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}}).to_string(),
+    );
+    assert_eq!(desk.methods(), ["server/discover", "tools/list"]);
 }
 
 #[test]
