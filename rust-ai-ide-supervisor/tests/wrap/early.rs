@@ -120,8 +120,8 @@ async fn a_start_that_would_come_too_late_for_a_request_that_waits_comes_earlier
     assert!(waited < HOLD, "{waited:?}");
     assert_eq!(starts.0.len() as u32, FAILURES + 2);
     let pauses: Vec<_> = starts.0.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let [before, last] = pauses[pauses.len() - 2..] else { panic!("{pauses:?}") };
-    assert!(before >= Duration::from_secs(2), "the pauses had grown: {pauses:?}");
+    // As they are planned they are longer together than anybody waits.
+    let last = pauses[pauses.len() - 1];
     assert!(last >= Duration::from_secs(1), "never without a pause: {pauses:?}");
     assert!(last < Duration::from_secs(4), "it came when it was planned: {pauses:?}");
 }

@@ -93,8 +93,10 @@ fn a_document_that_still_kills_when_it_is_tried_again_is_held_back_at_once_and_k
     assert_eq!(list().as_array().map(Vec::len), Some(1));
     assert_eq!(client.texts(), json!({ A: [1, "one"] }));
     assert_eq!(place.pids().len(), 4, "one more death, not two");
-    client.insert(B, 2, "x");
     let id = list()[0]["message"]["id"].as_str().unwrap().to_owned();
+    client.insert(B, 2, "x");
+    assert_eq!(client.texts(), json!({ A: [1, "one"] }));
+    assert_eq!(place.pids().len(), 5, "another text has one more chance");
     let (said, code) = state.asked(&["dead-letters", "requeue", &id]);
     assert!(code == Some(1) && said.contains("its text changed"), "{said}");
 }
@@ -113,4 +115,31 @@ fn without_a_state_directory_a_dead_letter_is_written_nowhere() {
         .collect();
     names.sort();
     assert_eq!(names, ["log.jsonl", "runs", "script.json", "stderr"]);
+}
+
+#[test]
+fn a_request_that_kills_every_server_is_found_among_others_given_up_and_a_dead_letter() {
+    let place = Place::new(&json!([{ "crash_on": "textDocument/references" }]));
+    let state = State::of(&place);
+    let mut client = state.start(&place, Some("mine"));
+    let about = json!({ "textDocument": { "uri": A }, "position": { "line": 0, "character": 0 } });
+    let deadly = client.ask("textDocument/references", about);
+    let hovers: Vec<_> = (0..5).map(|_| client.hover(A)).collect();
+    let failed = client.answer(deadly);
+    assert_eq!(failed["error"]["code"], -32803, "{failed}");
+    assert!(failed["error"]["message"].as_str().unwrap().contains("given up"), "{failed}");
+    for hover in hovers {
+        assert!(client.answer(hover).get("result").is_some());
+    }
+    let deaths = place.pids().len() - 1;
+    assert!((2..=3).contains(&deaths), "{deaths}");
+    let list = || state.json(&["dead-letters", "list", "--json"]);
+    assert!(within(|| list() != json!([])));
+    let letter = list()[0].clone();
+    assert_eq!(letter["message"]["message_type"], "textDocument/references");
+    assert_eq!(letter["message"]["payload"], json!({ "uri": A, "version": 1 }));
+    let id = letter["message"]["id"].as_str().unwrap();
+    let (said, code) = state.asked(&["dead-letters", "requeue", id]);
+    assert!(code == Some(1) && said.contains("waits for no answer"), "{said}");
+    assert_eq!(client.leave(), Some(0));
 }

@@ -109,7 +109,8 @@ impl Session {
         for (id, method) in std::mem::take(&mut self.asked) {
             let answer = self.client.answer(id);
             let code = &answer["error"]["code"];
-            assert!(code.is_null() || *code == -32801 || *code == -32802, "{method}: {answer}");
+            let quiet = code.is_null() || *code == -32801 || *code == -32802;
+            assert!(quiet, "{method}: {answer}; {}", self.client.said());
         }
         if let (Some(text), Some(method)) = (server.read_in, server.reads.last()) {
             let read_in = within(|| {

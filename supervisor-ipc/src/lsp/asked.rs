@@ -9,7 +9,7 @@ use supervisor_core::{Generation, Monotonic};
 use super::documents::Documents;
 use super::methods::{CONTENT_MODIFIED, Kind, REQUEST_CANCELLED, REQUEST_FAILED, SERVER_CANCELLED};
 use super::uri::UriKey;
-use crate::relay::{Id, failure};
+use crate::relay::{BLAME_MAX, Id, failure};
 
 /// One request of the client.
 #[derive(Debug, Clone)]
@@ -29,7 +29,16 @@ pub(crate) struct Ask {
     pub(crate) partial: Option<Box<str>>,
     /// Its place among all requests.
     pub(crate) order: u64,
+    /// How much it is blamed for deaths in a row.
+    pub(crate) blame: u8,
+    /// The servers that died over it.
+    pub(crate) deaths: Vec<Generation>,
+    /// It was asked as the only one of those that are blamed so much.
+    pub(crate) alone: bool,
 }
+
+/// Blame from which on a request is asked again alone, to see whether it was that one.
+const ALONE: u8 = BLAME_MAX - 1;
 
 /// Why a request is not answered by a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +51,8 @@ pub(crate) enum Refusal {
     Changed,
     /// The server died of its document, which is held back.
     HeldBack,
+    /// Servers in a row died over it, the last one this.
+    Deadly(Generation),
     /// It was answered, with places that would mean others to the client.
     Misplaced(String),
     /// Too much waits already.
@@ -49,6 +60,24 @@ pub(crate) enum Refusal {
 }
 
 impl Ask {
+    /// Blames it for a death; `proven` when nothing else can be to blame.
+    pub(crate) fn blamed(&mut self, by: u8, proven: bool, generation: Generation) {
+        let most = if proven { BLAME_MAX } else { ALONE };
+        self.blame = self.blame.saturating_add(by).min(most);
+        self.alone = false;
+        self.deaths.push(generation);
+    }
+
+    /// Tells whether no server is given it any more.
+    pub(crate) const fn deadly(&self) -> bool {
+        self.blame >= BLAME_MAX
+    }
+
+    /// Tells whether it is asked again only while no other of its kind is.
+    pub(crate) const fn suspect(&self) -> bool {
+        self.blame >= ALONE
+    }
+
     /// Tells whether the document it is about is still the one it was asked about.
     pub(crate) fn still_holds(&self, documents: &Documents) -> bool {
         self.about.as_ref().is_none_or(|(key, version)| {
@@ -79,6 +108,11 @@ impl Ask {
                 json!({ "wasSent": false }),
             ),
             Refusal::Absent(reason) => (REQUEST_FAILED, reason.clone(), json!({ "wasSent": false })),
+            Refusal::Deadly(generation) => (
+                REQUEST_FAILED,
+                "servers died over this again and again; it was given up".to_owned(),
+                json!({ "wasSent": true, "generation": generation.get() }),
+            ),
             Refusal::Misplaced(reason) => {
                 (REQUEST_FAILED, reason.clone(), json!({ "wasSent": true }))
             }
@@ -120,6 +154,16 @@ impl Asked {
 
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Tells whether a request the server has is blamed for a death.
+    pub(crate) fn any_blamed(&self) -> bool {
+        self.written.values().any(|ask| ask.blame > 0)
+    }
+
+    /// Tells whether the server has a request that was asked alone.
+    pub(crate) fn any_alone(&self) -> bool {
+        self.written.values().any(|ask| ask.alone)
     }
 
     pub(crate) fn next_order(&mut self) -> u64 {

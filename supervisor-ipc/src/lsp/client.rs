@@ -220,6 +220,9 @@ impl LspRelay {
             cancelled: false,
             partial,
             order: self.asked.next_order(),
+            blame: 0,
+            deaths: Vec::new(),
+            alone: false,
         };
         match self.phase {
             Phase::Ready | Phase::Restoring(_) | Phase::Fresh => {

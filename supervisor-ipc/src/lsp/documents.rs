@@ -44,6 +44,8 @@ pub(crate) struct Document {
     pub(crate) saved: bool,
     /// How much this text is blamed for deaths in a row.
     pub(crate) blame: u8,
+    /// Not all of that were kills, which may be somebody else's.
+    pub(crate) crashed: bool,
     /// The servers that died while it was blamed, oldest first.
     pub(crate) deaths: Vec<Generation>,
     /// The letter that says so, while it is held back.
@@ -59,12 +61,14 @@ impl Document {
     /// A server died of it, as far as anybody can tell.
     pub(crate) fn blamed(&mut self, by: u8, generation: Generation) {
         self.blame = self.blame.saturating_add(by).min(BLAME_MAX);
+        self.crashed |= by >= CRASH;
         self.died(generation);
     }
 
     /// A server died that may have died of it.
     pub(crate) fn suspected(&mut self, by: u8, generation: Generation) {
         self.blame = self.blame.max(by);
+        self.crashed |= by >= CRASH;
         self.died(generation);
     }
 
@@ -77,8 +81,16 @@ impl Document {
 
     /// A server survived it: what is held against this text is forgotten.
     pub(crate) fn survived(&mut self) {
-        self.blame = 0;
+        (self.blame, self.crashed) = (0, false);
         self.deaths.clear();
+    }
+
+    /// A server took it and gave a sign of life. One that crashes of it may do so a moment later; the kills before were
+    /// somebody else's.
+    pub(crate) fn survived_opening(&mut self) {
+        if !self.crashed {
+            self.survived();
+        }
     }
 
     /// Gives it one more chance, because it is another text by now or somebody asked for that.
@@ -259,6 +271,7 @@ impl Documents {
             open_in: None,
             saved: false,
             blame: 0,
+            crashed: false,
             deaths: Vec::new(),
             letter: None,
         };

@@ -126,6 +126,8 @@ pub struct LspRelay {
     tried_again: Option<Monotonic>,
     /// Documents that are watched for a while after they were opened, because they may have killed a server.
     settling: Vec<(uri::UriKey, Monotonic)>,
+    /// No document was watched any more when the last server was lost.
+    settled_before: bool,
     /// The document whose newest text the server has not shown to have survived.
     unproven: Option<uri::UriKey>,
     /// The last restoration ended in a death, so the next one goes document by document.
@@ -176,6 +178,7 @@ impl LspRelay {
             told_of_giving_up: false,
             tried_again: None,
             settling: Vec::new(),
+            settled_before: true,
             unproven: None,
             careful: false,
             numbers: OWN_IDS,
@@ -222,7 +225,7 @@ impl LspRelay {
         if let Some(incident) = &mut self.incident {
             let messages = &mut incident.report.messages;
             match why {
-                Refusal::Died(_) => messages.failed_maybe_done += 1,
+                Refusal::Died(_) | Refusal::Deadly(_) => messages.failed_maybe_done += 1,
                 _ => messages.failed_unsent += 1,
             }
         }

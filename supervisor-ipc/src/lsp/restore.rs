@@ -69,7 +69,7 @@ impl LspRelay {
         if generation < self.generation {
             return;
         }
-        self.blame(generation, loss, out);
+        let blamed = self.blame(generation, loss, out);
         self.generation = generation;
         self.phase = Phase::Down;
         self.vitals = Vitals::default();
@@ -96,7 +96,8 @@ impl LspRelay {
             document.1.open_in = None;
         }
         self.forget_questions(generation, out);
-        self.settle_written(generation, out);
+        let weight = (!blamed).then(|| loss.weight());
+        self.settle_written(generation, weight, loss, out);
         // After the asks: who asked with a token whose parts went out cannot be answered a second time.
         out.extend(self.progress.end_all().into_iter().map(Output::ToClient));
     }
@@ -117,27 +118,6 @@ impl LspRelay {
         for known in self.questions.of(generation) {
             let params = format!("{{\"id\":{known}}}");
             out.push(Output::ToClient(notification("$/cancelRequest", params.as_bytes())));
-        }
-    }
-
-    /// Keeps what can be asked again, and fails the rest at once.
-    fn settle_written(&mut self, generation: Generation, out: &mut Vec<Output>) {
-        for mut ask in self.asked.take_written() {
-            let partial =
-                ask.partial.as_ref().is_some_and(|token| self.progress.was_partial(token));
-            let again =
-                ask.kind == Kind::Read && ask.message.is_some() && !ask.cancelled && !partial;
-            if again && ask.still_holds(&self.documents) {
-                // The time that is waited for a server begins with its loss.
-                ask.deadline = self.now + self.hold();
-                if let Some(incident) = &mut self.incident {
-                    incident.report.messages.asked_again += 1;
-                }
-                self.asked.hold(ask);
-            } else {
-                let why = if again { Refusal::Changed } else { Refusal::Died(generation) };
-                self.refuse(&ask, &why, out);
-            }
         }
     }
 
@@ -353,9 +333,13 @@ impl LspRelay {
             return false;
         }
         restore.probe = None;
-        restore.trying = None;
+        let tried = restore.trying.take();
         self.unproven = None;
-        if restore.alone.is_empty() {
+        if let Some(document) = tried.and_then(|key| self.documents.get_mut(&key)) {
+            document.survived_opening();
+        }
+        let more = matches!(&self.phase, Phase::Restoring(restore) if !restore.alone.is_empty());
+        if !more {
             self.ready(out);
         } else {
             self.go_on(out);
@@ -408,7 +392,8 @@ impl LspRelay {
     /// its restoration. What is about a document that is not open yet goes on waiting; what is about
     /// one that changed since is answered with that.
     pub(super) fn release(&mut self, out: &mut Vec<Output>) {
-        for ask in self.asked.take_held() {
+        for mut ask in self.asked.take_held() {
+            ask.alone = ask.suspect();
             let document = ask.about.as_ref().and_then(|(key, _)| self.documents.get(key));
             let open = document.is_none_or(|document| document.open_in == Some(self.generation));
             let held_back =
@@ -418,6 +403,7 @@ impl LspRelay {
             } else if !ask.still_holds(&self.documents) {
                 self.refuse(&ask, &Refusal::Changed, out);
             } else if matches!(self.phase, Phase::Restoring(_)) && (!open || ask.kind != Kind::Read)
+                || self.must_wait(&ask)
             {
                 self.asked.hold(ask);
             } else if let Some(message) = ask.message.clone() {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::asked::Ask;
 use super::methods::renews;
 use super::registrations::unregister_message;
 use super::session::{differences, encoding_of};
@@ -75,6 +76,22 @@ impl LspRelay {
         let Some(ask) = self.asked.answer(id) else {
             return;
         };
+        let next = ask.alone && self.asked.held() > 0;
+        self.answer(ask, message, envelope, id, out);
+        if next {
+            self.release(out);
+        }
+    }
+
+    /// Passes the answer to a request on.
+    fn answer(
+        &mut self,
+        ask: Ask,
+        message: &Bytes,
+        envelope: &Envelope<'_>,
+        id: &Id,
+        out: &mut Vec<Output>,
+    ) {
         self.unproven = None;
         if let Some(token) = &ask.partial {
             self.progress.answered(token);

@@ -37,6 +37,9 @@ impl LspRelay {
                 document.survived();
             }
         }
+        if matches!(self.phase, Phase::Ready) && self.settling.is_empty() && self.asked.held() > 0 {
+            self.release(out);
+        }
         if self.forget_registrations_at.is_some_and(|at| at <= now) {
             self.forget_registrations_at = None;
             let old = self.registrations.forget_old();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use supervisor_core::{Generation, Monotonic};
 
 use super::batch::Passage;
-use super::failure::{Fate, Subject, failed, shortened};
+use super::failure::{Fate, Subject, failed};
 use super::fields::{self, Fields, PARAMS_MAX, replaced};
 use super::flight::{Kind, NewCall};
 use super::lists::List;
@@ -12,7 +12,7 @@ use super::reverse::answer_for;
 use super::session::GREETING_MAX;
 use super::{ID_MAX, Leaving, Link, McpRelay, OWN_PREFIX};
 use crate::relay::{
-    Envelope, INVALID_REQUEST, Malformed, Output, PARSE_ERROR, Shape, failure, with_id,
+    Envelope, INVALID_REQUEST, Malformed, Output, PARSE_ERROR, Shape, failure, shortened, with_id,
 };
 
 impl McpRelay {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::json;
 use supervisor_core::Generation;
 
-use crate::relay::{Id, failure};
+use crate::relay::{Id, failure, shortened};
 
 /// Code of the error for a request a lost server was given: it may have been carried out, and is not repeated.
 pub const INDETERMINATE: i64 = -32070;
@@ -89,9 +89,4 @@ pub(super) fn failed(subject: &Subject<'_>, fate: Fate, reason: &str) -> Bytes {
         "reason": reason,
     });
     failure(Some(subject.id), fate.code(), &format!("{what} {fate_text} ({reason})"), Some(&data))
-}
-
-/// A peer's word, short enough for a message.
-pub(super) fn shortened(word: &str) -> &str {
-    word.char_indices().nth(128).map_or(word, |(end, _)| &word[..end])
 }

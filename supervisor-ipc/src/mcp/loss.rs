@@ -6,8 +6,8 @@ use supervisor_core::{Generation, Monotonic};
 use super::failure::Fate;
 use super::flight::Kind;
 use super::restore::Restore;
-use super::{Leaving, Link, McpRelay, NOTHING_WAITS};
-use crate::relay::{BLAME_MAX, Letter, Loss, Output, notification};
+use super::{Leaving, Link, McpRelay};
+use crate::relay::{BLAME_MAX, Letter, Loss, NOTHING_WAITS, Output, notification};
 
 impl McpRelay {
     pub(super) fn server_lost(

@@ -45,7 +45,7 @@ use self::lists::Lists;
 use self::restore::{Quarantine, Restore};
 use self::reverse::Asks;
 use self::session::Session;
-use crate::relay::{Id, Input, Output, Relay, Starts};
+use crate::relay::{Id, Input, NOTHING_WAITS, Output, Relay, Starts};
 
 pub use options::McpOptions;
 
@@ -59,10 +59,6 @@ const LEAVE: Duration = Duration::from_millis(1500);
 
 /// Longest id or progress token, in bytes of JSON.
 const ID_MAX: usize = 1024;
-
-/// What is said of a letter about a call.
-const NOTHING_WAITS: &str =
-    "its client was told that it failed and waits for no answer; make the call again from there";
 
 /// How ids of our own begin; a client's id that begins alike is renamed on its way to the server.
 const OWN_PREFIX: &str = "ide-supervisor/";

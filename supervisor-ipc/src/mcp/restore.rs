@@ -44,7 +44,7 @@ struct Suspect {
     deaths: Vec<Generation>,
 }
 
-/// What is not given to a server again, because two in a row died of it, or four were killed over it.
+/// What is not given to a server again, because two in a row died of it, or eight were killed over it.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
     /// The last thing a server may have died of.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::failure::shortened;
 use super::lists::List;
+use crate::relay::shortened;
 
 /// Subscriptions that are remembered; what is beyond is not restored.
 const SUBSCRIPTIONS_MAX: usize = 1000;

@@ -2,11 +2,11 @@
 
 use super::Loss;
 
-/// Blame at which a thing is given to no server any more: two crashes over it, or four kills, of which any may be
+/// Blame at which a thing is given to no server any more: two crashes over it, or eight kills, of which any may be
 /// somebody else's.
-pub(crate) const BLAME_MAX: u8 = 4;
+pub(crate) const BLAME_MAX: u8 = 8;
 /// What a crash over a thing adds to its blame.
-pub(crate) const CRASH: u8 = 2;
+pub(crate) const CRASH: u8 = 4;
 /// What a kill over a thing adds to its blame.
 const KILL: u8 = 1;
 /// The signal that ends without a word: a person's, or the system's for want of memory.

@@ -5,6 +5,17 @@ use supervisor_core::Generation;
 
 /// Longest name of a thing in a letter, in bytes.
 const NAME_MAX: usize = 1024;
+/// Longest word of a peer in a message to people, in characters.
+const WORD_MAX: usize = 128;
+
+/// Why a letter about a request is over.
+pub(crate) const NOTHING_WAITS: &str =
+    "its client was told that it failed and waits for no answer; make the request again from there";
+
+/// A peer's word, short enough for a message.
+pub(crate) fn shortened(word: &str) -> &str {
+    word.char_indices().nth(WORD_MAX).map_or(word, |(end, _)| &word[..end])
+}
 
 /// Something servers died of, which no server is given any more.
 ///
@@ -29,14 +40,14 @@ pub struct Letter {
 pub(crate) fn shown_uri(uri: &str) -> String {
     let uri = uri.split_once('?').map_or(uri, |(place, _)| place);
     let Some((scheme, rest)) = uri.split_once("://") else {
-        return shortened(uri);
+        return cut(uri);
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    shortened(&format!("{scheme}://{host}{path}"))
+    cut(&format!("{scheme}://{host}{path}"))
 }
 
-fn shortened(text: &str) -> String {
+fn cut(text: &str) -> String {
     match text.char_indices().find(|(at, c)| at + c.len_utf8() > NAME_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

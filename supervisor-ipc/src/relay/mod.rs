@@ -23,7 +23,7 @@ pub(crate) use blame::{BLAME_MAX, CRASH};
 pub use envelope::{Envelope, Id, MALFORMED_DEPTH, Malformed, Shape};
 pub use frames::Frames;
 pub use letter::Letter;
-pub(crate) use letter::shown_uri;
+pub(crate) use letter::{NOTHING_WAITS, shortened, shown_uri};
 pub use report::{Ending, MessageCounts, PhaseTimes, RecoveryReport, telling};
 pub(crate) use starts::Starts;
 pub(crate) use walk::{member, members};

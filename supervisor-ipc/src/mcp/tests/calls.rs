@@ -250,10 +250,10 @@ fn a_request_two_servers_in_a_row_die_of_is_dead_lettered_and_the_others_live() 
 }
 
 #[test]
-fn kills_over_a_request_may_be_somebody_elses_and_it_takes_four_of_them() {
+fn kills_over_a_request_may_be_somebody_elses_and_it_takes_five_of_them() {
     let mut desk = Desk::in_session();
     desk.client(r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"look","arguments":{"key":"secret"}}}"#);
-    for _ in 0..3 {
+    for _ in 0..4 {
         desk.killed();
         desk.recover();
     }
