@@ -47,8 +47,13 @@ fn reads_in_flight_are_asked_again_and_requests_with_effects_fail_saying_that_th
     let place = Place::new(&json!([{ "mute_from": "textDocument/hover" }, {}]));
     let mut client = Client::start(&place);
     client.initialize();
-    client.open(A, "one");
-    let hovers: Vec<_> = (0..50).map(|_| client.hover(A)).collect();
+    let documents = [A, B, "file:///w/c.x"];
+    for uri in documents {
+        client.open(uri, "as saved");
+        client.insert(uri, 2, "not ");
+    }
+    let hovers: Vec<_> =
+        documents.into_iter().cycle().take(50).map(|uri| client.hover(uri)).collect();
     let command = client.ask("workspace/executeCommand", json!({ "command": "x" }));
     assert!(within(|| place.seen_of("workspace/executeCommand").len() == 1));
     kill(place.pids()[0]);
@@ -59,6 +64,11 @@ fn reads_in_flight_are_asked_again_and_requests_with_effects_fail_saying_that_th
     assert_eq!(failed["error"]["code"], -32803, "{failed}");
     assert_eq!(failed["error"]["data"]["wasSent"], true);
     assert_eq!(place.seen_of("workspace/executeCommand").len(), 1, "an effect was asked for twice");
+    let newest = json!([2, "not as saved"]);
+    assert_eq!(client.texts(), json!({ A: newest, B: newest, "file:///w/c.x": newest }));
+    let reopened = place.seen_of("textDocument/didOpen").into_iter().filter(|(run, _)| *run == 1);
+    let texts: Vec<_> = reopened.map(|(_, it)| it["textDocument"]["text"].clone()).collect();
+    assert_eq!(texts, ["not as saved"; 3], "each once, with what nobody had saved");
     client.catch_up();
     assert_eq!(client.aside.iter().filter(|message| message["method"].is_null()).count(), 0);
     client.hears("50 requests asked again");
@@ -103,6 +113,19 @@ fn typing_during_a_restart_gives_one_open_with_the_newest_text_and_later_edits_i
     let opens: Vec<_> = opens.map(|(_, params)| params["textDocument"]["uri"].clone()).collect();
     assert_eq!(opens.len(), 2, "{opens:?}");
     assert!(place.seen_of("textDocument/didClose").is_empty(), "the new server never had it open");
+    let versions = |method: &str| {
+        let all = place.seen_of(method).into_iter().filter(|(run, _)| *run == 1);
+        let of = all.map(|(_, params)| params["textDocument"].clone()).filter(|it| it["uri"] == A);
+        of.map(|it| it["version"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    let (opened, changed) = (versions("textDocument/didOpen"), versions("textDocument/didChange"));
+    assert_eq!(opened.len(), 1);
+    assert_eq!(
+        changed,
+        (opened[0] + 1..40).collect::<Vec<_>>(),
+        "what is in the opening is not sent again"
+    );
+    assert_eq!(place.pids().len(), 2);
 }
 
 #[test]

@@ -30,12 +30,20 @@ impl Entropy for Steady {
     }
 }
 
-struct Starts(Vec<Instant>);
+/// When servers were started; somebody asks for a restart when so many were lost.
+struct Starts(Vec<Instant>, u32, Option<Arc<Notify>>);
 
 impl Observer for Starts {
     fn observe(&mut self, what: &Observed<'_>) {
-        if let Observed::Started { .. } = what {
-            self.0.push(Instant::now());
+        match what {
+            Observed::Started { .. } => self.0.push(Instant::now()),
+            Observed::Lost { .. } => {
+                self.1 += 1;
+                if let Some(restart) = self.2.as_ref().filter(|_| self.1 == FAILURES + 1) {
+                    restart.notify_one();
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -96,7 +104,7 @@ async fn a_start_that_would_come_too_late_for_a_request_that_waits_comes_earlier
     let wrap = session(&place);
     let (mut client, theirs) = tokio::io::duplex(1 << 20);
     let (from_client, to_client) = tokio::io::split(theirs);
-    let mut starts = Starts(Vec::new());
+    let mut starts = Starts(Vec::new(), 0, None);
     let talk = async {
         let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "capabilities": {} } });
         say(&mut client, &hello).await;
@@ -124,4 +132,37 @@ async fn a_start_that_would_come_too_late_for_a_request_that_waits_comes_earlier
     let last = pauses[pauses.len() - 1];
     assert!(last >= Duration::from_secs(1), "never without a pause: {pauses:?}");
     assert!(last < Duration::from_secs(4), "it came when it was planned: {pauses:?}");
+}
+
+// The pauses that have to be there before one is cut short are six seconds together.
+#[tokio::test]
+async fn a_restart_somebody_asks_for_waits_for_no_pause() {
+    let place = Place::new(&json!([{}]));
+    let wrap = session(&place);
+    let mut starts = Starts(Vec::new(), 0, Some(Arc::clone(&wrap.restart)));
+    let (mut client, theirs) = tokio::io::duplex(1 << 20);
+    let (from_client, to_client) = tokio::io::split(theirs);
+    let talk = async {
+        let ask = |id: u64, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "capabilities": {} } });
+        say(&mut client, &ask(1, "initialize")).await;
+        answer(&mut client, 1).await;
+        say(&mut client, &json!({ "jsonrpc": "2.0", "method": "initialized", "params": {} })).await;
+        say(&mut client, &ask(2, "workspace/symbol")).await;
+        answer(&mut client, 2).await;
+        kill(place.pids()[0]);
+        // What only its own server can answer is not waited for, so that nothing cuts the pauses short.
+        while place.pids().len() < 2 {
+            // poll: eight starts that fail and the pauses between them, some seven seconds.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        say(&mut client, &ask(3, "workspace/symbol")).await;
+        answer(&mut client, 3).await;
+        drop(client);
+    };
+    let run = wrap.run(from_client, to_client, &mut starts, std::future::pending());
+    tokio::join!(run, talk);
+    let pauses: Vec<_> = starts.0.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let last = pauses[pauses.len() - 1];
+    assert!(last < Duration::from_secs(3), "four seconds were planned: {pauses:?}");
+    assert_eq!(starts.0.len() as u32, FAILURES + 2);
 }

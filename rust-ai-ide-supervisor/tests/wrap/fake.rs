@@ -187,6 +187,8 @@ impl Server {
         if is(&self.script.stop_on) {
             let me = rustix::process::getpid();
             _ = rustix::process::kill_process(me, rustix::process::Signal::STOP);
+            // poll: the stop comes a moment after its signal, and nothing is to be answered in between.
+            crate::plumbing::pause(100);
         }
         if self.muted || is(&self.script.mute_on) {
             return;

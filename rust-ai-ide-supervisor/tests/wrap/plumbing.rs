@@ -95,6 +95,15 @@ pub(crate) fn alive(pid: u32) -> bool {
 }
 
 pub(crate) fn kill(pid: u32) {
+    send(pid, rustix::process::Signal::KILL);
+}
+
+/// Lets a process go on that was stopped.
+pub(crate) fn go_on(pid: u32) {
+    send(pid, rustix::process::Signal::CONT);
+}
+
+fn send(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    _ = rustix::process::kill_process(pid, signal);
 }

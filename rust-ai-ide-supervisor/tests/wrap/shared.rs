@@ -8,7 +8,7 @@ use crate::plumbing::{Place, kill, within};
 const A: &str = "file:///w/a.x";
 
 /// A state directory and the commands about it.
-pub(crate) struct State(String);
+pub(crate) struct State(pub(crate) String);
 
 impl State {
     pub(crate) fn of(place: &Place) -> Self {

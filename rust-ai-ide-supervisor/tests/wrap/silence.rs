@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::client::Client;
-use crate::plumbing::{Place, alive, within};
+use crate::plumbing::{Place, alive, go_on, within};
+use crate::shared::State;
 
 const A: &str = "file:///w/a.x";
 /// Long enough that a server at work gets some of a busy machine between two looks, which are a sixth of it apart.
@@ -57,4 +58,24 @@ fn a_server_that_is_silent_and_works_is_left_alone_beyond_the_limit() {
     assert_eq!(client.texts(), json!({ A: [1, "one"] }));
     assert_eq!(client.leave(), Some(0));
     assert_eq!(place.pids().len(), 1);
+}
+
+#[test]
+fn a_server_that_is_stopped_is_suspected_and_its_late_answer_counts_when_it_goes_on() {
+    let place = Place::new(&json!([{ "stop_on": "textDocument/hover" }]));
+    let state = State::of(&place);
+    let options = ["--state-dir", &state.0, "--silence", "24s"];
+    let mut client = Client::start_with(&place, &options, &Place::command());
+    client.initialize();
+    client.open(A, "one");
+    assert_eq!(client.texts(), json!({ A: [1, "one"] }));
+    let hover = client.hover(A);
+    let is = |wanted: &str| state.json(&["channels", "--json"])[0]["state"] == wanted;
+    assert!(within(|| is("suspect")), "{}", client.said());
+    go_on(place.pids()[0]);
+    assert_eq!(client.answer(hover)["result"]["contents"], "run 0");
+    assert!(within(|| is("ready")));
+    assert_eq!(client.texts(), json!({ A: [1, "one"] }));
+    assert_eq!(place.pids().len(), 1, "and nothing was restarted");
+    assert_eq!(client.leave(), Some(0));
 }

@@ -155,6 +155,8 @@ impl Server {
                 rustix::process::getpid(),
                 rustix::process::Signal::STOP,
             );
+            // poll: the stop comes a moment after its signal, and nothing is to be answered in between.
+            pause(100);
         }
         if is(self.script.close_output_on.as_ref(), &method, &tool) {
             // Another program in this process: it has the input and not the output.

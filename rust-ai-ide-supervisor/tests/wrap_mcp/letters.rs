@@ -13,7 +13,7 @@ fn asked(state: &str, command: &[&str]) -> (String, Option<i32>) {
     (said + &String::from_utf8(output.stderr).unwrap(), output.status.code())
 }
 
-fn json_of(state: &str, command: &[&str]) -> Value {
+pub(crate) fn json_of(state: &str, command: &[&str]) -> Value {
     let (said, _) = asked(state, command);
     // What is said to people follows.
     let first = serde_json::Deserializer::from_str(&said).into_iter().next();

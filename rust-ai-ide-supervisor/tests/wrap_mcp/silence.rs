@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::plumbing::{Place, alive, within};
+use crate::letters::json_of;
+use crate::plumbing::{Place, alive, go_on, within};
 
 /// Long enough that a server at work gets some of a busy machine between two looks.
 const LIMIT: [&str; 2] = ["--silence", "6s"];
@@ -47,8 +48,7 @@ fn a_server_that_is_silent_and_does_nothing_is_replaced_after_the_time_that_was_
 
 #[test]
 fn a_server_that_is_stopped_is_replaced_in_a_third_of_that() {
-    // What it does between its signal and its stop is not to be seen.
-    let stop = json!({"stop_on": "resources/read", "mute_on": "resources/read"});
+    let stop = json!({"stop_on": "resources/read"});
     let read = |client: &mut Client| client.ask("resources/read", json!({"uri": "a:1"}));
     let (place, client, answer) = asked(&stop, read);
     let silent = was_replaced(&place, client, &answer, "s and is stopped;");
@@ -70,4 +70,23 @@ fn a_server_that_is_silent_and_works_or_runs_a_tool_is_left_alone_beyond_the_lim
         assert_eq!(client.leave(), Some(0));
         assert_eq!(place.pids().len(), 1);
     }
+}
+
+#[test]
+fn a_server_that_is_stopped_is_suspected_and_its_late_answer_counts_when_it_goes_on() {
+    let place = Place::new(&json!([{"stop_on": "resources/read"}]));
+    let state = place.dir.path().join("state").display().to_string();
+    let mut client = Client::in_session_with(
+        &place,
+        &["--state-dir", &state, "--name", "it", "--silence", "36s"],
+    );
+    let read = client.ask("resources/read", json!({"uri": "a:1"}));
+    let is = |wanted: &str| json_of(&state, &["channels", "--json"])[0]["state"] == wanted;
+    assert!(within(|| is("suspect")), "{}", client.said());
+    go_on(place.pids()[0]);
+    assert_eq!(client.answer(read)["result"]["run"], 0);
+    assert!(within(|| is("ready")));
+    assert_eq!(client.state()["run"], 0);
+    assert_eq!(place.pids().len(), 1, "and nothing was restarted");
+    assert_eq!(client.leave(), Some(0));
 }

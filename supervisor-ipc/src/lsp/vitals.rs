@@ -78,7 +78,8 @@ impl Vitals {
     }
 
     pub(crate) const fn suspect(&self, options: &LspOptions) -> bool {
-        self.misses >= options.misses
+        // One that is stopped is dead by the second miss.
+        self.misses >= options.misses || (self.stopped && self.misses > 0)
     }
 
     pub(crate) fn probing(&mut self, id: Id) {
@@ -155,6 +156,7 @@ mod tests {
         let mut vitals = Vitals::default();
         vitals.written(at(0), &options);
         for now in [10, 20, 30] {
+            assert!(!vitals.suspect(&options));
             assert!(matches!(vitals.look(at(now), false, &options), Verdict::Probe { .. }));
             vitals.probing(Id::number(1));
         }
@@ -162,5 +164,18 @@ mod tests {
         vitals.heard();
         assert!(!vitals.suspect(&options));
         assert_eq!(vitals.deadline(), None);
+    }
+    #[test]
+    fn a_server_that_is_stopped_is_suspect_from_the_first_sign_it_does_not_give() {
+        let options = LspOptions::default();
+        let mut vitals = Vitals::default();
+        vitals.written(at(0), &options);
+        for (now, suspect) in [(10, false), (20, true)] {
+            assert!(matches!(vitals.look(at(now), false, &options), Verdict::Probe { .. }));
+            vitals.probing(Id::number(1));
+            vitals.seen(false, true);
+            assert_eq!(vitals.suspect(&options), suspect, "after {now} s");
+        }
+        assert!(matches!(vitals.look(at(30), false, &options), Verdict::Dead(_)));
     }
 }

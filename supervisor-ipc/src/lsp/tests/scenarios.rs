@@ -95,6 +95,19 @@ fn configuration_asked_for_during_the_restoration_is_answered_by_the_client_mean
 }
 
 #[test]
+fn what_a_server_asks_before_it_can_answer_shutdown_is_answered_by_the_client() {
+    let mut bench = Bench::greeted(&sync());
+    bench.client(&ask(7, "shutdown", &Value::Null));
+    assert_eq!(bench.relay.state(), supervisor_core::message::ChannelState::Draining);
+    bench.server(&ask(9, "workspace/configuration", &json!({ "items": [] })));
+    assert_eq!(bench.told("workspace/configuration").len(), 1);
+    bench.client(&json!({ "jsonrpc": "2.0", "id": 9, "result": ["c"] }));
+    assert_eq!(bench.to_server.last().unwrap()["result"], json!(["c"]));
+    bench.server(&json!({ "jsonrpc": "2.0", "id": 7, "result": null }));
+    assert_eq!(bench.reply(7)["result"], Value::Null);
+}
+
+#[test]
 fn settings_come_before_documents_and_the_newest_document_comes_first() {
     let mut bench = Bench::greeted(&sync());
     bench.client(&open("file:///old", "1"));
