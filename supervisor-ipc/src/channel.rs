@@ -21,7 +21,7 @@ use crate::machine::{Event, Machine, SendOptions};
 use crate::protocol::Protocol;
 use crate::receipt::Receipt;
 use crate::share::Share;
-use crate::task::{Taken, Task, drive, named};
+use crate::task::{Bell, Taken, Task, drive, named};
 use crate::transport::Transport;
 
 /// Requests that may wait for the channel's task. At the bound who asks waits for a place, which takes microseconds.
@@ -65,6 +65,7 @@ pub struct Channel {
     pub(crate) name: Arc<str>,
     pub(crate) options: Arc<ChannelOptions>,
     task: Arc<Mutex<Task>>,
+    bell: Arc<Bell>,
     behind: Arc<AtomicBool>,
     /// Where senders wait for a place among the messages that are to be stored.
     places: Option<Arc<Semaphore>>,
@@ -104,6 +105,7 @@ impl Channel {
         let (told, time) = (machine.state, world.clock.monotonic());
         let shown = watch::Sender::new(Shown { state: told, buffered: 0 });
         let behind = Arc::new(AtomicBool::new(false));
+        let bell = Bell::new();
         let outbox = world.outbox.clone().filter(|_| protocol.acknowledges());
         let durable = outbox.map(|outbox| Durable::new(outbox, Arc::clone(&name)));
         let places = durable.as_ref().map(Durable::places);
@@ -138,15 +140,17 @@ impl Channel {
             place: None,
             pings: Vec::new(),
             actions: Vec::new(),
-            waker: None,
+            bell: Arc::clone(&bell),
             attention: false,
             armed: None,
             sleep: None,
         };
         let task = Arc::new(Mutex::new(task));
+        bell.belongs_to(&task);
         let driver = tokio::spawn(drive(Arc::clone(&task), receiver));
         let shown = seen;
-        let channel = Self { name, options, task, behind, places, requests, shown, mailbox, dead };
+        let channel =
+            Self { name, options, task, bell, behind, places, requests, shown, mailbox, dead };
         (channel, driver)
     }
 
@@ -178,7 +182,7 @@ impl Channel {
         };
         let taken = self.locked().send(message, options, place);
         match taken {
-            Taken::Now(receipt) => receipt,
+            Taken::Now(receipt) => receipt.beside(&self.bell),
             Taken::Later(answered) => answered.await.unwrap_or_else(|_| {
                 Receipt::refused(id, IpcError::Closed { channel: self.name.to_string() })
             }),

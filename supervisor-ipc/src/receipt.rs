@@ -1,13 +1,16 @@
 //! What a sender gets: how the message was accepted, and later how it ended.
 
 use std::future::{Future, IntoFuture};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use supervisor_core::error::IpcError;
 use supervisor_core::message::Outcome;
 use tokio::sync::Notify;
 use uuid::Uuid;
+
+use crate::task::{Bell, Listener};
 
 /// How a message was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +69,18 @@ pub struct Receipt {
     id: Uuid,
     accepted: Result<Acceptance, Arc<IpcError>>,
     outcome: Arc<Slot>,
+    /// Rung when the channel's peer says something.
+    bell: Option<Arc<Bell>>,
 }
 
 impl Receipt {
     pub(crate) const fn new(id: Uuid, accepted: Acceptance, outcome: Arc<Slot>) -> Self {
-        Self { id, accepted: Ok(accepted), outcome }
+        Self { id, accepted: Ok(accepted), outcome, bell: None }
+    }
+
+    /// Lets who waits for the outcome read what the peer says.
+    pub(crate) fn beside(self, bell: &Arc<Bell>) -> Self {
+        Self { bell: Some(Arc::clone(bell)), ..self }
     }
 
     pub(crate) fn refused(id: Uuid, error: IpcError) -> Self {
@@ -103,14 +113,30 @@ impl Receipt {
     /// # Cancel safety
     /// Safe; ask again.
     pub async fn outcome(&self) -> Outcome {
-        loop {
-            // Listening first: what is settled in between wakes it.
-            let changed = self.outcome.changed.notified();
-            if let Some(outcome) = self.outcome.outcome.get() {
-                return outcome.clone();
+        let slot = &self.outcome;
+        // Listening first: what is settled in between wakes it.
+        let mut changed = pin!(slot.changed.notified());
+        let name = Arc::as_ptr(slot).addr();
+        let mut listener = self.bell.as_ref().map(|bell| Listener::new(bell, name));
+        std::future::poll_fn(|cx| {
+            if slot.outcome.get().is_none()
+                && let Some(listener) = &mut listener
+            {
+                listener.look();
             }
-            changed.await;
-        }
+            if let Some(outcome) = slot.outcome.get() {
+                return Poll::Ready(outcome.clone());
+            }
+            if let Some(listener) = &mut listener {
+                listener.listen(cx.waker());
+            }
+            if changed.as_mut().poll(cx).is_ready() {
+                changed.set(slot.changed.notified());
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
 
 use bytes::Bytes;
 use supervisor_core::error::{Classified, IpcError, chain};
@@ -87,7 +86,7 @@ pub(crate) struct Task {
     pub(crate) pings: Vec<oneshot::Sender<()>>,
     /// Emptied after each step; kept for its memory.
     pub(crate) actions: Vec<Action>,
-    pub(crate) waker: Option<Waker>,
+    pub(crate) bell: Arc<Bell>,
     /// Something was begun that only the driver can go on with.
     pub(crate) attention: bool,
     /// When the driver wakes up by itself.
@@ -433,9 +432,11 @@ impl Task {
     }
 }
 
+pub(crate) use bell::{Bell, Listener};
 pub(crate) use driving::{Taken, drive};
 pub(crate) use telling::named;
 
+mod bell;
 mod driving;
 mod pushed;
 mod storing;

@@ -339,6 +339,29 @@ async fn a_standstill_of_eight_hours_costs_no_connection_and_no_message() {
     assert!(!service.is_finished());
 }
 
+#[tokio::test]
+async fn an_outcome_that_was_asked_for_once_and_left_alone_keeps_nobody_from_reading() {
+    let mut config = RecoveryConfig::default();
+    // Nothing else is to wake the channel within the limit.
+    config.heartbeat.idle = Duration::from_secs(600);
+    let (_monitor, channel) = register(config).await;
+    let (transport, mut peer) = MemoryTransport::new(4096);
+    channel.attach(Arc::new(transport)).await.unwrap();
+    tokio::spawn(async move { echo().serve(peer.accept().await.unwrap()).await });
+    assert!(channel.send(message(7.into())).await.await.delivered());
+    let receipt = channel.send(message(8.into())).await;
+    let mut alone = Box::pin(receipt.outcome());
+    assert!(futures_util::poll!(alone.as_mut()).is_pending(), "it is the one who is to read now");
+    let heard = async {
+        while channel.status().in_flight > 0 {
+            // poll: for the answer, up to the limit below.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), heard).await.unwrap();
+    assert!(alone.await.delivered());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_takes_silence_for_the_end_unless_it_stood_still_itself() {
     let (stream, mut peer) = tokio::io::duplex(4096);

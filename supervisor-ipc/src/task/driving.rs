@@ -1,19 +1,19 @@
 //! What moves a channel: its connection, its background work and its deadlines, polled as one future.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use supervisor_core::Monotonic;
-use supervisor_core::message::{ChannelState, IpcMessage};
+use supervisor_core::message::{ChannelState, IpcMessage, Outcome};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Done, Task};
 use crate::channel::Request;
 use crate::durable::{self, Durable, Place};
 use crate::machine::{Event, SendOptions};
-use crate::receipt::Receipt;
+use crate::receipt::{Promise, Receipt};
 
 /// Longest sleep at a time.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -32,9 +32,16 @@ pub(crate) enum Taken {
 /// Drives a channel until it is closed.
 pub(crate) async fn drive(task: Arc<Mutex<Task>>, mut requests: mpsc::Receiver<Request>) {
     let lock = || task.lock().unwrap_or_else(PoisonError::into_inner);
+    let bell = Arc::clone(&lock().bell);
+    let (unread, due) = (Waker::from(Arc::clone(&bell)), Waker::from(Arc::clone(&bell.driver)));
+    lock().mailbox.driven_by(&due);
     std::future::poll_fn(|cx| {
+        if !bell.begin(cx.waker()) {
+            return Poll::Pending;
+        }
         let mut locked = lock();
-        let polled = locked.poll(cx, &mut requests);
+        let (mut io, mut cx) = (Context::from_waker(&unread), Context::from_waker(&due));
+        let polled = locked.poll(&mut io, &mut cx, &mut requests);
         let settled = std::mem::take(&mut locked.settled);
         drop(locked);
         // Without the lock, which is the first thing that those who wake up ask for.
@@ -69,14 +76,8 @@ impl Task {
             // What does not fit now is left to the driver, which then listens for room.
             self.flush(&mut Context::from_waker(Waker::noop()));
         }
-        let sooner = match (self.machine.next_deadline(), self.armed) {
-            (Some(next), Some(armed)) => next < armed,
-            (next, None) => next.is_some(),
-            (None, _) => false,
-        };
-        let left = self.wire.as_ref().is_some_and(|wire| wire.pending() || wire.broken.is_some());
-        if sooner || left || self.attention {
-            self.call_driver();
+        if self.left_something() {
+            self.bell.driver.wake_by_ref();
         }
         self.publish();
         for (promise, outcome) in self.settled.drain(..) {
@@ -85,21 +86,46 @@ impl Task {
         taken
     }
 
-    fn call_driver(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
+    /// Whether there is something that only the driver goes on with.
+    fn left_something(&self) -> bool {
+        let sooner = match (self.machine.next_deadline(), self.armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (next, None) => next.is_some(),
+            (None, _) => false,
+        };
+        let left = self.wire.as_ref().is_some_and(|wire| wire.pending() || wire.broken.is_some());
+        sooner || left || self.attention
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, requests: &mut mpsc::Receiver<Request>) -> Poll<()> {
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waker = Some(cx.waker().clone());
-            self.mailbox.driven_by(cx.waker());
+    /// Reads for somebody who waits for an outcome, and gives what is to be told without the lock. The driver, who was
+    /// woken too, does all the rest.
+    pub(super) fn read(&mut self, io: &mut Context<'_>) -> Vec<(Promise, Outcome)> {
+        self.look_at_clock();
+        let more = self.poll_frames(io);
+        let plain = self.machine.state == ChannelState::Ready
+            && self.machine.writable
+            && self.wire.is_some()
+            && self.session.is_none()
+            && self.durable.is_none()
+            && self.blocked.is_empty()
+            && !self.pushes;
+        if more || !plain || self.left_something() {
+            self.bell.driver.wake_by_ref();
         }
+        self.publish();
+        std::mem::take(&mut self.settled)
+    }
+
+    fn poll(
+        &mut self,
+        io: &mut Context<'_>,
+        cx: &mut Context<'_>,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Poll<()> {
         for _ in 0..ROUNDS_MAX {
             self.attention = false;
             self.look_at_clock();
-            let mut busy = self.poll_frames(cx);
+            let mut busy = self.poll_frames(io);
             self.poll_session(cx);
             self.poll_jobs(cx);
             self.poll_requests(cx, requests);
@@ -130,6 +156,7 @@ impl Task {
     /// What the peer says comes first: an answer that has arrived must win over the loss noticed after it. Tells
     /// whether there may be more.
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
+        self.bell.heard();
         for _ in 0..FRAMES_MAX {
             let Some(wire) = &mut self.wire else { return false };
             match wire.poll_frame(cx) {

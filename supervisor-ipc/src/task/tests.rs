@@ -52,7 +52,7 @@ fn task() -> Task {
         place: None,
         pings: Vec::new(),
         actions: Vec::new(),
-        waker: None,
+        bell: Bell::new(),
         attention: false,
         armed: None,
         sleep: None,
