@@ -13,7 +13,7 @@ use super::*;
 const CHANNELS: u64 = 30;
 
 /// Lets paused time pass.
-async fn pass(time: Duration) {
+pub(super) async fn pass(time: Duration) {
     // poll: nothing sleeps, time is paused; what takes its time here takes at most 30 ms of it.
     tokio::time::sleep(time).await;
 }

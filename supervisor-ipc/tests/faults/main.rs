@@ -13,6 +13,7 @@ use supervisor_ipc::{
 };
 use uuid::Uuid;
 
+mod budget;
 mod cut;
 mod herd;
 mod hostile;
