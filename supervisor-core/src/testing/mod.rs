@@ -3,9 +3,11 @@
 //! A contract suite is a plain asynchronous function: run it on your own implementation of a trait, as
 //! `supervisor-persist` runs [`store_contract`] on SQLite, `supervisor-process` runs [`process_contract`], [`table_contract`] and
 //! [`probe_contract`] on real processes, `rust-ai-ide-supervisor` runs [`event_contract`] and [`control_contract`], and each of them runs [`time_contract`] on its clock; this crate runs them on its fakes.
+//! [`fuzz`] drives decoders with bytes that nobody would write.
 
 pub mod control_contract;
 pub mod event_contract;
+pub mod fuzz;
 mod manual_clock;
 mod memory_events;
 mod memory_store;

@@ -12,7 +12,7 @@ use supervisor_ipc::lsp::{LspOptions, LspRelay};
 use supervisor_ipc::mcp::{McpOptions, McpRelay};
 use supervisor_ipc::relay::{Envelope, Id, Input, Loss, Output, Relay, Shape};
 
-use crate::mutation::hash;
+use supervisor_core::testing::fuzz::hash;
 
 /// Things that happen in one script; the rest is not looked at.
 const STEPS_MAX: usize = 200;

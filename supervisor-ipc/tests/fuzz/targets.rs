@@ -10,7 +10,7 @@ use supervisor_ipc::Endpoint;
 use supervisor_ipc::relay::{Envelope, Frames, Id, Shape, with_id};
 use tokio::io::AsyncReadExt as _;
 
-use crate::mutation::hash;
+use supervisor_core::testing::fuzz::hash;
 
 const FRAME_MAX: usize = 2000;
 const JUNK_MAX: usize = 500;
@@ -78,6 +78,8 @@ pub(crate) const ENDPOINT_WORDS: &[&[u8]] = &[
     b"\"idle\":1",
     b"\"handled\":18446744073709551615",
     b"\"m\":{\"id\":\"00000000-0000-0000-0000-000000000002\",\"message_type\":\"t\",\"payload\":1,\"timestamp\":\"2026-01-01T00:00:00Z\",\"retry_count\":0}",
+    b"\"push\":{\"window\":9,\"bytes\":900}",
+    b"\"push\":{\"session\":\"00000000-0000-0000-0000-000000000001\",\"handled\":1}",
     b"\"s\":",
     b"\0\0\0",
     b"{",
@@ -175,11 +177,14 @@ pub(crate) fn endpoint(input: &[u8]) -> u64 {
     });
     let (first, second) = input.split_at(input.len() / 2);
     let mut said = Vec::new();
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap()
-        .block_on(endpoint.serve(tokio::io::join(first.chain(second), &mut said)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let served = runtime.block_on(async {
+        let pusher = endpoint.pusher();
+        for n in 0..3 {
+            drop(pusher.push(message(n)).await);
+        }
+        endpoint.serve(tokio::io::join(first.chain(second), &mut said)).await
+    });
     let (frames, failed) = all(&said);
     assert_eq!(failed, None);
     for frame in &frames {
@@ -193,6 +198,17 @@ pub(crate) fn endpoint(input: &[u8]) -> u64 {
     assert_eq!(ids.len(), count, "an id was handled twice");
     let error = served.err().map(|error| error.to_string());
     hash(&(without_digits(error), frames.len().min(8), count.min(4)))
+}
+
+/// Something that an endpoint has to say.
+fn message(n: u128) -> IpcMessage {
+    IpcMessage {
+        id: uuid::Uuid::from_u128(n),
+        message_type: "t".into(),
+        payload: Value::Null,
+        timestamp: chrono::DateTime::UNIX_EPOCH,
+        retry_count: 0,
+    }
 }
 
 /// Frames of what an endpoint said, of any size.

@@ -9,6 +9,8 @@
 //! a named pipe of this user's, with sets that are job objects (`windows/`); run under Wine.
 
 mod exits;
+#[cfg(test)]
+mod fuzz_tests;
 mod host;
 #[cfg_attr(windows, path = "windows/keeper/mod.rs")]
 mod keeper;
