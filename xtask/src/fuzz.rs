@@ -46,8 +46,8 @@ pub(crate) fn run(flags: &FuzzFlags) -> anyhow::Result<()> {
     }
     match found.into_iter().next() {
         Some(error) => Err(error.context(
-            "a target broke, or could not be built: the input it broke on is in its corpus and is tried first by \
-             every run, so mend it and commit both",
+            "a target broke, or could not be built: the input it broke on is in its corpus (after an abort in the \
+             file named above, to be put there) and is tried first by every run, so mend it and commit both",
         )),
         None => Ok(()),
     }

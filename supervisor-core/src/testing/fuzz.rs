@@ -2,7 +2,8 @@
 //!
 //! A target takes an input and tells its outcome in a number. Inputs grow out of those in a directory, the corpus, which are
 //! tried first: what was found once stays there. One whose outcome was not seen before joins them in memory and is changed
-//! further. `FUZZ_FOR` gives the seconds of each target (0.3 otherwise), `FUZZ_SEED` repeats a run.
+//! further. One that breaks the target is written into the corpus; one that aborts the process is left in a file whose name is
+//! printed at the start. `FUZZ_FOR` gives the seconds of each target (0.3 otherwise), `FUZZ_SEED` repeats a run.
 
 #![expect(
     clippy::panic,
@@ -11,7 +12,9 @@
 )]
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,8 +47,38 @@ fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// Where the input under way is while it is: an abort, for want of memory or of stack, leaves nothing else behind.
+struct UnderWay {
+    file: File,
+    place: PathBuf,
+}
+
+impl UnderWay {
+    fn new(name: &str) -> Self {
+        let place = std::env::temp_dir().join(format!("fuzz-{name}-{}", std::process::id()));
+        let file =
+            File::create(&place).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
+        Self { file, place }
+    }
+
+    fn note(&mut self, input: &[u8]) -> std::io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(input)?;
+        self.file.set_len(input.len() as u64)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // What panicked is in the corpus.
+        drop(std::fs::remove_file(&self.place));
+    }
+}
+
 /// Runs one input; one that panics or takes too long is kept for the next run and for a person.
-fn run(corpus: &Path, target: Target, input: &[u8]) -> u64 {
+fn run(corpus: &Path, target: Target, under_way: &mut UnderWay, input: &[u8]) -> u64 {
+    let noted = under_way.note(input);
+    noted.unwrap_or_else(|error| panic!("{}: {error}", under_way.place.display()));
     let began = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
     let took = began.elapsed();
@@ -73,12 +106,16 @@ pub fn drive(corpus: &Path, target: Target, words: &[&[u8]]) {
     let name = corpus.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let seed = variable("FUZZ_SEED").unwrap_or_else(|| hash(&(Instant::now(), std::process::id())));
     let time = Duration::from_secs_f64(variable("FUZZ_FOR").unwrap_or(0.3));
-    eprintln!("{name}: FUZZ_SEED={seed}");
+    let mut under_way = UnderWay::new(&name);
+    let place = under_way.place.display();
+    eprintln!(
+        "{name}: FUZZ_SEED={seed}; after an abort the input is in {place}: put it into the corpus"
+    );
     let mut pool: Vec<Vec<u8>> = Vec::new();
     let mut seen = HashSet::new();
     for file in files(corpus) {
         let input = std::fs::read(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
-        seen.insert(run(corpus, target, &input));
+        seen.insert(run(corpus, target, &mut under_way, &input));
         pool.push(input);
     }
     let mut random = Random(SplitMix::new(seed));
@@ -90,7 +127,7 @@ pub fn drive(corpus: &Path, target: Target, words: &[&[u8]]) {
             mutate(&mut input, other, words, &mut random);
         }
         inputs += 1;
-        if seen.insert(run(corpus, target, &input)) {
+        if seen.insert(run(corpus, target, &mut under_way, &input)) {
             if pool.len() >= POOL_MAX {
                 pool.swap_remove(random.below(pool.len()));
             }
