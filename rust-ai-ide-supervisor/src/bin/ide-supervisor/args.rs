@@ -4,7 +4,6 @@ pub(crate) mod running;
 pub(crate) mod storage;
 pub(crate) mod wrap;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,14 +37,6 @@ pub(crate) struct Args {
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-impl Args {
-    /// Reads the command line; a mistake in it ends the process and says what to write instead.
-    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Self {
-        let words: Vec<OsString> = words.into_iter().collect();
-        Self::try_parse_from(&words).unwrap_or_else(|error| wrap::advise(error, &words).exit())
-    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,9 @@
 //! `wrap`: one server behind one client.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use supervisor_core::ServiceId;
 use supervisor_core::text::format_duration;
 
@@ -42,21 +40,10 @@ pub(crate) struct Wrap {
     /// as long while it works.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = silence)]
     pub(crate) silence: Duration,
-    /// The server and its arguments, after `--`; with --config those of the service by default.
-    #[arg(last = true, value_name = "COMMAND", required_unless_present = "config")]
+    /// The server and its arguments, after `--` or from the first word on that is no option; with --config those of the
+    /// service by default.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND", required_unless_present = "config")]
     pub(crate) command: Vec<String>,
-}
-
-/// Adds to a mistake what makes it one most often: the two dashes before the server's command were forgotten.
-pub(crate) fn advise(mut error: clap::Error, words: &[OsString]) -> clap::Error {
-    let wraps = words.iter().skip(1).any(|word| word == "wrap");
-    if wraps && error.kind() == ErrorKind::UnknownArgument && words.iter().all(|word| word != "--")
-    {
-        let tip = "the server's command stands after `--`: wrap --protocol lsp -- clangd";
-        let tips = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tips);
-    }
-    error
 }
 
 fn silence(text: &str) -> Result<Duration, String> {
@@ -90,15 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn who_forgets_the_two_dashes_is_told_where_they_belong() {
-        let said = |words: &[&str]| {
-            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            advise(Whole::try_parse_from(&words[1..]).unwrap_err(), &words).to_string()
-        };
-        let told = said(&["x", "wrap", "--protocol", "lsp", "clangd", "--log=error"]);
-        assert!(told.contains("after `--`: wrap --protocol lsp -- clangd"), "{told}");
-        let other = said(&["x", "wrap", "--protocl", "lsp", "--", "clangd"]);
-        assert!(!other.contains("after `--`"), "{other}");
+    fn the_two_dashes_may_be_missing_as_some_clients_swallow_them() {
+        let read = |words: &[&str]| Whole::try_parse_from(words).map(|whole| whole.wrap);
+        let wrap = read(&["x", "--protocol", "lsp", "srv", "--name", "-x", "--", "y"]).unwrap();
+        assert_eq!(wrap.command, ["srv", "--name", "-x", "--", "y"]);
+        assert_eq!(wrap.name, None);
+        let wrap = read(&["x", "--protocol", "lsp", "--", "srv", "--", "y"]).unwrap();
+        assert_eq!(wrap.command, ["srv", "--", "y"]);
+        let told = read(&["x", "--protocol", "lsp", "--nam", "a", "srv"]).unwrap_err().to_string();
+        assert!(told.contains("--nam"), "a mistake is no server: {told}");
     }
 
     #[test]
