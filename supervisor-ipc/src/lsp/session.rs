@@ -126,7 +126,11 @@ pub(crate) fn differences(before: &Value, after: &Value) -> Vec<String> {
     let before = before.as_object().unwrap_or(&empty);
     let after = after.as_object().unwrap_or(&empty);
     let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let names = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let same = |name: &str| match (before.get(name), after.get(name)) {
+        (Some(before), Some(after)) => means_the_same(before, after),
+        _ => false,
+    };
+    let names = names.into_iter().filter(|name| !same(name));
     names
         .map(|name| match (before.get(name), after.get(name)) {
             (Some(_), None) => format!("{name} is gone"),
@@ -134,6 +138,31 @@ pub(crate) fn differences(before: &Value, after: &Value) -> Vec<String> {
             _ => format!("{name} differs"),
         })
         .collect()
+}
+
+/// Compares what two servers offer. Lists are in no order there (trigger characters, commands, kinds of code actions):
+/// servers keep them in sets, whose order is another one in each run. Only a legend is read by position.
+fn means_the_same(before: &Value, after: &Value) -> bool {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            before.len() == after.len()
+                && before.iter().all(|(name, value)| {
+                    after.get(name).is_some_and(|other| {
+                        if name == "legend" { value == other } else { means_the_same(value, other) }
+                    })
+                })
+        }
+        (Value::Array(before), Value::Array(after)) => {
+            before == after || (before.len() == after.len() && in_order(before) == in_order(after))
+        }
+        _ => before == after,
+    }
+}
+
+fn in_order(list: &[Value]) -> Vec<String> {
+    let mut texts: Vec<String> = list.iter().map(ToString::to_string).collect();
+    texts.sort_unstable();
+    texts
 }
 
 /// File events that wait for a server, merged so that each file has one.
@@ -220,6 +249,25 @@ mod tests {
             watched.merge(Some(&params), 3);
         }
         assert!(watched.take().is_none());
+    }
+
+    #[test]
+    fn what_a_server_keeps_in_a_set_differs_by_no_order_but_a_legend_does() {
+        let offer = |triggers: Value, types: Value| {
+            json!({
+                "completionProvider": { "triggerCharacters": triggers },
+                "semanticTokensProvider": { "legend": { "tokenTypes": types } },
+            })
+        };
+        let before = offer(json!([".", ":", "<"]), json!(["a", "b"]));
+        let found = |after: &Value| differences(&before, after);
+        assert!(found(&offer(json!(["<", ".", ":"]), json!(["a", "b"]))).is_empty());
+        let other = found(&offer(json!([".", ":", ":"]), json!(["a", "b"])));
+        assert_eq!(other, ["completionProvider differs"]);
+        let other = found(&offer(json!([".", ":"]), json!(["b", "a"])));
+        assert_eq!(other, ["completionProvider differs", "semanticTokensProvider differs"]);
+        let other = found(&json!({ "completionProvider": before["completionProvider"], "x": {} }));
+        assert_eq!(other, ["semanticTokensProvider is gone", "x is new"]);
     }
 
     #[test]
