@@ -113,13 +113,15 @@ pub(super) struct Inbox {
     kind: FramingKind,
     frames: Frames,
     bytes: BytesMut,
+    /// Length of the last message: the next long one is likely to be as long.
+    last: usize,
     /// Whether the first bytes were looked at, which tell the protocol.
     looked: bool,
 }
 
 impl Inbox {
     pub(super) fn new(kind: FramingKind, frames: Frames) -> Self {
-        Self { kind, frames, bytes: BytesMut::new(), looked: false }
+        Self { kind, frames, bytes: BytesMut::new(), last: 0, looked: false }
     }
 
     /// Reads some bytes; zero is the end.
@@ -130,16 +132,23 @@ impl Inbox {
         &mut self,
         from: &mut (impl AsyncRead + Unpin + ?Sized),
     ) -> io::Result<usize> {
-        if self.bytes.capacity() - self.bytes.len() < READ_MIN / 4 {
-            // A message of unknown length that is long already is likely to go on.
-            self.bytes.reserve(self.bytes.len().clamp(READ_MIN, READ_MAX));
+        let (open, room) = (self.bytes.len(), self.bytes.capacity() - self.bytes.len());
+        let long = open >= READ_MIN;
+        // Where a message says how long it is, a long one has its room already, to the byte.
+        let enough = if long && self.kind == FramingKind::Lsp { 1 } else { READ_MIN / 4 };
+        if room < enough {
+            let likely = if long { self.last.min(WAITING_MAX).saturating_sub(open) } else { 0 };
+            // One of unknown length that is long already is likely to go on.
+            self.bytes.reserve(open.clamp(READ_MIN, READ_MAX).max(likely + READ_MIN / 16));
         }
         from.read_buf(&mut self.bytes).await
     }
 
     /// Takes the next whole message.
     pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
-        self.frames.cut(&mut self.bytes)
+        let message = self.frames.cut(&mut self.bytes)?;
+        self.last = message.as_ref().map_or(self.last, Bytes::len);
+        Ok(message)
     }
 
     /// Says, once, that the first bytes are those of the other protocol.
