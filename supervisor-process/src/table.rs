@@ -25,6 +25,8 @@ pub struct SystemProcessTable;
 pub struct Activity {
     /// Processor time in clock ticks; only comparing two of them means something.
     pub ticks: u64,
+    /// Whether one of it has or wants a processor at this moment; Linux only, else never.
+    pub runnable: bool,
     /// Whether its leader is stopped, by a signal or a debugger.
     pub stopped: bool,
 }
@@ -67,7 +69,9 @@ impl SystemProcessTable {
         snapshot.close_over_descendants(&mut set);
         let used: Vec<_> = set.iter().filter_map(|entry| os::usage(entry.pid)).collect();
         let ticks = used.iter().map(|(_, ticks)| ticks).sum();
-        (!used.is_empty()).then_some(Activity { ticks, stopped })
+        // Elsewhere the state does not tell one that waits for a processor from one that sleeps.
+        let runnable = cfg!(target_os = "linux") && set.iter().any(|entry| entry.state == 'R');
+        (!used.is_empty()).then_some(Activity { ticks, runnable, stopped })
     }
 }
 

@@ -59,10 +59,11 @@ struct Look {
 }
 
 impl Look {
-    fn next(last: Option<Self>, ticks: u64, now: Monotonic) -> Self {
+    /// One that wants a processor and gets none is at work, too: others keep it from that.
+    fn next(last: Option<Self>, ticks: u64, runnable: bool, now: Monotonic) -> Self {
         match last {
             Some(last) if now.since(last.at) < LOOKS_APART => last,
-            Some(last) => Self { at: now, ticks, busy: ticks > last.ticks },
+            Some(last) => Self { at: now, ticks, busy: runnable || ticks > last.ticks },
             None => Self { at: now, ticks, busy: true },
         }
     }
@@ -137,7 +138,7 @@ impl Running {
         let Some(seen) = SystemProcessTable::new().activity(&self.child.identity()) else {
             return (false, false);
         };
-        let look = Look::next(self.look, seen.ticks, now);
+        let look = Look::next(self.look, seen.ticks, seen.runnable, now);
         self.look = Some(look);
         (look.busy, seen.stopped)
     }
@@ -194,15 +195,17 @@ mod tests {
     #[test]
     fn a_set_at_work_looked_at_twice_in_a_moment_is_at_work_both_times() {
         let mut look = None;
-        for (now, ticks, busy) in [
-            (0, 5, true),
-            (1, 5, true),
-            (1000, 5, false),
-            (2000, 80, true),
-            (2001, 80, true),
-            (3000, 80, false),
+        for (now, ticks, runnable, busy) in [
+            (0, 5, false, true),
+            (1, 5, false, true),
+            (1000, 5, false, false),
+            (2000, 80, false, true),
+            (2001, 80, false, true),
+            (3000, 80, false, false),
+            (4000, 80, true, true),
+            (5000, 80, false, false),
         ] {
-            look = Some(Look::next(look, ticks, at(now)));
+            look = Some(Look::next(look, ticks, runnable, at(now)));
             assert_eq!(look.unwrap().busy, busy, "at {now}");
         }
     }

@@ -96,3 +96,27 @@ fn a_wrap_that_is_asked_to_end_by_any_of_three_signals_ends_its_server() {
         assert!(!alive(place.pids()[0]), "{signal:?}");
     }
 }
+
+#[test]
+fn a_wrap_asked_to_end_while_it_waits_for_a_restart_or_restores_starts_no_other_server() {
+    let slow = json!({ "late_on": "initialize", "late_ms": 60_000 });
+    let crash = json!({ "crash_on": "initialize" });
+    for (then, starts) in [(slow, 2), (crash, 4)] {
+        let mut runs = vec![json!({})];
+        runs.extend(std::iter::repeat_n(then, 20));
+        let place = Place::new(&json!(runs));
+        let mut client = Client::start(&place);
+        client.initialize();
+        client.texts();
+        kill(place.pids()[0]);
+        client.hover("file:///w/a.x");
+        // The second one waits a second after its fourth start.
+        assert!(within(|| place.pids().len() >= starts));
+        let pid = rustix::process::Pid::from_raw(i32::try_from(client.pid()).unwrap()).unwrap();
+        _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        client.ended();
+        let pids = place.pids();
+        assert!(pids.len() <= starts + 1, "servers were started for nobody: {pids:?}");
+        assert!(within(|| pids.iter().all(|pid| !alive(*pid))));
+    }
+}
