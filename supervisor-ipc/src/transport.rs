@@ -142,6 +142,8 @@ pub struct StdioSlot {
 struct Pipes {
     waiting: Option<(Run, ChildStdio)>,
     taken: Option<Run>,
+    /// The latest that was attached.
+    newest: Option<Run>,
 }
 
 type Run = (ServiceId, Incarnation);
@@ -171,7 +173,19 @@ impl StdioSlot {
 
 impl StdioReceiver for StdioSlot {
     fn attach(&self, service: &ServiceId, incarnation: Incarnation, stdio: ChildStdio) {
-        self.locked().waiting = Some(((service.clone(), incarnation), stdio));
+        {
+            let mut pipes = self.locked();
+            if pipes
+                .newest
+                .as_ref()
+                .is_some_and(|(of, newest)| of == service && *newest > incarnation)
+            {
+                // Late: that run is over, and its pipes are dead.
+                return;
+            }
+            pipes.newest = Some((service.clone(), incarnation));
+            pipes.waiting = Some(((service.clone(), incarnation), stdio));
+        }
         self.newest.send_replace(Some(incarnation));
     }
 }

@@ -129,9 +129,12 @@ pub trait ChildHandle: Send + Sync + std::fmt::Debug {
 }
 
 /// Takes over the pipes of a service's stdio channel each time the service starts.
+///
+/// Promises: pipes are kept until somebody takes them over or a later incarnation's come, then closed; those of an earlier
+/// incarnation that come late are closed and change nothing. `testing::stdio_contract` asks for them.
 #[cfg_attr(any(test, feature = "mock"), mockall::automock)]
 pub trait StdioReceiver: Send + Sync + std::fmt::Debug {
-    /// Is given the pipes of a new incarnation; those of earlier ones are dead.
+    /// Is given the pipes of a new incarnation; those of earlier ones are dead. Never blocks.
     fn attach(&self, service: &ServiceId, incarnation: Incarnation, stdio: ChildStdio);
 }
 

@@ -3,6 +3,7 @@
 //! A contract suite is a plain asynchronous function: run it on your own implementation of a trait, as
 //! `supervisor-persist` runs [`store_contract`] on SQLite, `supervisor-process` runs [`process_contract`], [`table_contract`] and
 //! [`probe_contract`] on real processes, `rust-ai-ide-supervisor` runs [`event_contract`] and [`control_contract`], and each of them runs [`time_contract`] on its clock; this crate runs them on its fakes.
+//! `supervisor-ipc` runs [`stdio_contract`] on what its channels take pipes from; there is no fake of that, the mock does.
 //! [`fuzz`] drives decoders with bytes that nobody would write.
 
 pub mod control_contract;
@@ -15,6 +16,7 @@ mod memory_table;
 pub mod probe_contract;
 pub mod process_contract;
 mod scripted_spawner;
+pub mod stdio_contract;
 pub mod store_contract;
 pub mod sync_contract;
 pub mod table_contract;

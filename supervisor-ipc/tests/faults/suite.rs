@@ -133,6 +133,23 @@ async fn a_channel_over_a_unix_socket_behaves() {
 }
 
 #[cfg(unix)]
+#[test]
+fn what_a_channel_takes_pipes_from_keeps_every_promise() {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use supervisor_core::ports::ChildStdio;
+    let pipes = || {
+        let (_, stdin) = std::io::pipe().unwrap();
+        let (stdout, mut from) = std::io::pipe().unwrap();
+        let (stdin, stdout): (OwnedFd, OwnedFd) = (stdin.into(), stdout.into());
+        let stdio = ChildStdio { stdin: stdin.into(), stdout: stdout.into() };
+        (stdio, move || from.write(b"x").is_ok())
+    };
+    let service = supervisor_core::ServiceId::new("svc").unwrap();
+    supervisor_core::testing::stdio_contract::stdio(&StdioSlot::default(), &service, pipes);
+}
+
+#[cfg(unix)]
 #[tokio::test]
 async fn a_channel_over_a_childs_pipes_behaves() {
     behaves(Pipes(Arc::default(), 0)).await;
