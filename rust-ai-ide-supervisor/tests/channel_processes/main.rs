@@ -136,12 +136,14 @@ async fn a_receiver_killed_again_and_again_in_the_middle_of_a_stream_loses_and_d
     let place = directory.path();
     let mut receiver = start("receiver", place);
     receiver::until_there(place).await;
-    let config = RecoveryConfig {
+    let mut config = RecoveryConfig {
         overflow: OverflowPolicy::Block,
         block_timeout: LIMIT,
         message_ttl: LIMIT,
         ..RecoveryConfig::default()
     };
+    // Three kills, and who knows how many attempts until each new process listens, are no reason to rest for a minute here.
+    config.breaker.failure_threshold = 1000;
     let monitor = IpcMonitor::with_config(config);
     let channel = monitor.register_channel("svc").await.unwrap();
     channel.attach(Arc::new(UnixTransport::new(receiver::socket(place)))).await.unwrap();
