@@ -239,6 +239,13 @@ impl Channel {
         self.ask(Request::Do(Event::RetryNow)).await
     }
 
+    /// Tells that the peer was started or says that it is ready: what is waited for is tried now, and what failed before no
+    /// longer counts. Never blocks; a channel that is busy with many other requests may miss it, and goes on as before.
+    pub fn peer_started(&self) {
+        // Full or closed: nothing is lost but time.
+        drop(self.requests.try_send(Request::Do(Event::RetryNow)));
+    }
+
     /// Asks the peer for a sign of life and waits for its next word, whatever it is; bound it with a timeout of your own.
     ///
     /// # Errors

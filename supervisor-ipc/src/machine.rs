@@ -211,7 +211,7 @@ impl Machine {
             Event::Connected => self.on_connected(actions),
             Event::Weighed { excuse } => self.on_weighed(excuse, actions),
             Event::ConnectFailed { reason, permanent } => {
-                self.on_failure(&reason, permanent, actions);
+                self.on_absent(&reason, permanent, actions);
             }
             Event::Synced { handled } => self.on_synced(handled, actions),
             Event::Lost { reason } => self.on_lost(&reason, false, actions),

@@ -65,6 +65,14 @@ impl ChannelHub {
         ipc.close_channel(service.as_str()).await;
     }
 
+    /// Tells a service's channel that the service was started or is ready; nothing for one that has none.
+    pub(super) fn started(&self, service: &ServiceId) {
+        let joined = self.joined.get();
+        if let Some(channel) = joined.and_then(|joined| joined.ipc.channel(service.as_str())) {
+            channel.peer_started();
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServiceId, Arc<StdioSlot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

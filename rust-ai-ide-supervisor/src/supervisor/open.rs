@@ -108,13 +108,14 @@ async fn open(inner: &Inner) -> Result<Parts, SupervisorError> {
     let events = Arc::new(store.with_durability(Durability::Soon));
     let event_writer = inner.bus.store_into(events, events_head);
     let (audit, audit_writer) = AuditQueue::start(Arc::new(store.clone()) as Arc<dyn AuditLog>);
+    let hub = Arc::new(ChannelHub::default());
     let sink = Arc::new(Sink {
         bus: Arc::clone(&inner.bus),
         audit: audit.clone(),
         culprits: inner.culprits.clone(),
+        channels: Arc::downgrade(&hub),
     });
     let events: Arc<dyn EventSink> = Arc::clone(&sink) as _;
-    let hub = Arc::new(ChannelHub::default());
     let mut engine = Engine::builder()
         .clock(Arc::clone(&inner.clock))
         .entropy(Arc::clone(&inner.entropy))

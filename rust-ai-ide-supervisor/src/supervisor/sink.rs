@@ -1,7 +1,7 @@
 //! Where the engines' events go: to the bus, to the audit trail, and to whoever must act on a critical failure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,10 +10,12 @@ use supervisor_core::error::{Classified as _, ErrorClass, chain};
 use supervisor_core::event::EventKind;
 use supervisor_core::journal::{Actor, AuditAction, AuditRecord};
 use supervisor_core::ports::{AuditLog, EventSink};
+use supervisor_core::state::Phase;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::bus::EventBus;
+use super::channels::ChannelHub;
 use super::tasks;
 
 /// Audit rows waiting to be stored. At the bound rows are counted instead, and the gap is stored as a row.
@@ -126,10 +128,25 @@ pub(super) struct Sink {
     pub(super) bus: Arc<EventBus>,
     pub(super) audit: AuditQueue,
     pub(super) culprits: watch::Sender<Vec<Culprit>>,
+    /// Held weakly: its monitor publishes here.
+    pub(super) channels: Weak<ChannelHub>,
+}
+
+impl Sink {
+    /// A run that begins may be connected to soon, and one that is ready can be now.
+    fn tell_channel(&self, event: &EventKind) {
+        if let EventKind::ServiceStateChanged { service, from, to, ready, .. } = event
+            && (*ready || (from != to && matches!(to, Phase::Starting | Phase::Running)))
+            && let Some(channels) = self.channels.upgrade()
+        {
+            channels.started(service);
+        }
+    }
 }
 
 impl EventSink for Sink {
     fn publish(&self, event: EventKind) {
+        self.tell_channel(&event);
         match &event {
             EventKind::ServiceStateChanged { service, incarnation, from, to, reason, .. }
                 if from != to =>

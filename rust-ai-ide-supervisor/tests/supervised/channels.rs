@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::place::{LIMIT, Place, all_ready, pid_of, text};
+use super::real::found;
 
 /// Answers every line that carries a number, as an MCP server answers `ping`.
 const ANSWERING: &str = r#"answer() { while read -r line; do id=${line#*\"id\":}; echo "{\"jsonrpc\":\"2.0\",\"id\":${id%%[!0-9]*},\"result\":{}}"; done; }; "#;
@@ -124,6 +125,58 @@ fn a_service_that_takes_nothing_and_says_nothing_is_restarted_for_its_channel_al
         restarts(&place, "stopped"),
         ["hang: channel stopped: the peer gives no sign of life"]
     );
+    assert!(place.down().success());
+    assert_eq!(place.marked(), 0);
+}
+
+/// Listens on `sock` once it may, and then answers nobody.
+const LATE: &str = "import os, socket, time\n\
+    while not os.path.exists('go'):\n    time.sleep(0.01)\n\
+    if os.path.exists('sock'):\n    os.unlink('sock')\n\
+    s = socket.socket(socket.AF_UNIX)\ns.bind('sock')\ns.listen()\n\
+    held = []\nwhile True:\n    held.append(s.accept())\n";
+
+#[test]
+fn a_service_that_was_given_up_as_absent_is_connected_to_as_soon_as_it_is_ready() {
+    if found("python3").is_none() {
+        return;
+    }
+    let mut place = Place::new("");
+    let dir = place.dir.path().to_owned();
+    std::fs::write(dir.join("late.py"), LATE).unwrap();
+    let config = format!(
+        r#"
+[[service]]
+id = "late"
+command = "python3"
+args = ["late.py"]
+working_dir = "."
+restart_policy = {{ type = "always" }}
+channel = {{ transport = "unix", path = {path:?}, framing = "mcp", recovery = {{ handshake_timeout = "100ms", heartbeat = {{ idle = "1h" }} }} }}
+
+[[service.probe]]
+role = "readiness"
+kind = "exec"
+command = ["test", "-S", "sock"]
+period = "50ms"
+"#,
+        path = dir.join("sock"),
+    );
+    std::fs::write(dir.join("ide-supervisor.toml"), config).unwrap();
+    place.up();
+    for generation in 1..=2 {
+        let absent = place
+            .until("its channel is given up", |status| channel(status, "late")["state"] == "open");
+        std::fs::write(dir.join("go"), "").unwrap();
+        // Long before the minute is over that an open circuit waits.
+        place.until("it is connected to", |status| {
+            channel(status, "late")["state"] == "ready"
+                && channel(status, "late")["generation"] == generation
+        });
+        std::fs::remove_file(dir.join("go")).unwrap();
+        std::fs::remove_file(dir.join("sock")).unwrap();
+        send(pid_of(&Place::service(&absent, "late")), rustix::process::Signal::KILL);
+    }
     assert!(place.down().success());
     assert_eq!(place.marked(), 0);
 }

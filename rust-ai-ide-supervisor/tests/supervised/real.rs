@@ -9,7 +9,7 @@ use supervisor_process::SystemProcessTable;
 use super::place::{Place, kill, pid_of, text};
 
 /// Finds a program on PATH, or says loudly that a test cannot do its work without it.
-fn found(program: &str) -> Option<PathBuf> {
+pub(crate) fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found =
         std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file());

@@ -63,7 +63,8 @@ impl Default for BackoffConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
-    /// Failures in the window that open the circuit, 1 to 1000 (the LSP text says 5 in 180 s).
+    /// Connections lost in the window that open the circuit, 1 to 1000 (the LSP text says 5 in 180 s). A peer that nobody could
+    /// connect to for `handshake_timeout` opens it too: it was never there, or takes too long to start.
     pub failure_threshold: u32,
     /// The window.
     #[serde(with = "duration_text")]

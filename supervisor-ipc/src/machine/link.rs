@@ -17,7 +17,10 @@ const BLAMED_AFTER: u32 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Link {
     attempt: u32,
-    failures: VecDeque<Monotonic>,
+    /// When connections were lost.
+    losses: VecDeque<Monotonic>,
+    /// Since when nobody could be connected to.
+    absent: Option<Monotonic>,
     /// Times the circuit opened without a stable connection since.
     opened: u32,
     /// The one try of an open circuit is under way: its failure opens the circuit again at once.
@@ -90,6 +93,7 @@ impl Machine {
             ChannelState::Connecting | ChannelState::Backoff | ChannelState::Open
         ) {
             self.link.attempt = 0;
+            self.link.absent = None;
             self.connect("connecting", actions);
         }
     }
@@ -97,10 +101,7 @@ impl Machine {
     /// Works whatever backoff and circuit say.
     pub(super) fn on_retry(&mut self, actions: &mut Vec<Action>) {
         if self.attached && matches!(self.state, ChannelState::Backoff | ChannelState::Open) {
-            self.link.failures.clear();
-            self.link.attempt = 0;
-            self.link.opened = 0;
-            self.link.half_open = false;
+            self.link = Link { incident: self.link.incident.take(), ..Link::default() };
             self.connect("asked to try now", actions);
         }
     }
@@ -111,6 +112,7 @@ impl Machine {
             return;
         }
         self.generation = self.generation.next();
+        self.link.absent = None;
         self.life.last_heard = self.now;
         self.life.pings = 0;
         self.life.stalled = None;
@@ -179,7 +181,22 @@ impl Machine {
         self.life.forget_doubt();
         actions.push(Action::Lost { silent, reason: reason.into() });
         actions.push(Action::Disconnect);
-        self.on_failure(reason, false, actions);
+        let now = self.now;
+        self.link.losses.push_back(now);
+        let window = self.config.breaker.window;
+        while self.link.losses.front().is_some_and(|at| now.since(*at) >= window) {
+            self.link.losses.pop_front();
+        }
+        let looping = self.link.losses.len() >= self.config.breaker.failure_threshold as usize;
+        // A run whose pipes nobody took would stand still as soon as they are full, however rightly it was started.
+        self.on_failure(reason, looping && !self.paced, actions);
+    }
+
+    /// Nobody is there. That is no crash: who is started may take as long to listen as it may take for its handshake.
+    pub(super) fn on_absent(&mut self, reason: &str, permanent: bool, actions: &mut Vec<Action>) {
+        let since = *self.link.absent.get_or_insert(self.now);
+        let given_up = self.now.since(since) >= self.config.handshake_timeout;
+        self.on_failure(reason, permanent || (given_up && !self.paced), actions);
     }
 
     fn take_back(&mut self, mut item: Item, alone: u32, actions: &mut Vec<Action>) {
@@ -210,22 +227,15 @@ impl Machine {
         self.settle(item, Outcome::DeadLettered { reason: cause }, actions);
     }
 
-    pub(super) fn on_failure(&mut self, reason: &str, permanent: bool, actions: &mut Vec<Action>) {
+    /// Tries again after a pause, or after a long one.
+    fn on_failure(&mut self, reason: &str, open: bool, actions: &mut Vec<Action>) {
         if matches!(self.state, ChannelState::Closed | ChannelState::Backoff | ChannelState::Open) {
             return;
         }
         let now = self.now;
         self.link.stable_at = None;
         self.paused = None;
-        self.link.failures.push_back(now);
-        let window = self.config.breaker.window;
-        while self.link.failures.front().is_some_and(|at| now.since(*at) >= window) {
-            self.link.failures.pop_front();
-        }
-        let threshold = self.config.breaker.failure_threshold as usize;
-        let looping = self.link.half_open || self.link.failures.len() >= threshold.max(1);
-        // A run whose pipes nobody took would stand still as soon as they are full, however rightly it was started.
-        if permanent || (looping && !self.paced) {
+        if open || (self.link.half_open && !self.paced) {
             return self.open(reason, actions);
         }
         let backoff = &self.config.reconnect;
@@ -247,7 +257,7 @@ impl Machine {
         let doubled = 1 << self.link.opened.min(20);
         let pause = breaker.open_base.saturating_mul(doubled).min(breaker.open_max);
         self.link.opened = self.link.opened.saturating_add(1);
-        self.link.failures.clear();
+        self.link.losses.clear();
         self.link.half_open = false;
         self.link.timer = Some(self.now + pause);
         let text = format!("{reason}; tried again in {pause:?}, or at once on request");

@@ -100,7 +100,7 @@ fn control_overtakes_and_bulk_does_not_starve() {
 #[test]
 fn a_crash_loop_opens_the_circuit_which_tries_once_a_minute_and_at_once_on_request() {
     let mut world = World::new();
-    for _ in 0..5 {
+    for _ in 0..4 {
         assert!(std::mem::take(&mut world.connecting), "the ladder tries");
         world.step(Event::ConnectFailed { reason: "refused".into(), permanent: false });
         world.pass(Duration::from_secs(11));
@@ -118,6 +118,40 @@ fn a_crash_loop_opens_the_circuit_which_tries_once_a_minute_and_at_once_on_reque
     world.step(Event::RetryNow);
     assert!(world.connecting);
     assert_eq!(world.machine.state, ChannelState::Connecting);
+}
+
+#[test]
+fn a_peer_that_starts_slowly_is_waited_for_as_long_as_a_handshake_may_take() {
+    let mut world = World::new();
+    let (began, mut tries) = (world.now, 0);
+    while world.now.since(began) < Duration::from_secs(29) {
+        if std::mem::take(&mut world.connecting) {
+            tries += 1;
+            world.step(Event::ConnectFailed { reason: "refused".into(), permanent: false });
+        }
+        assert_ne!(world.machine.state, ChannelState::Open, "after {tries} tries");
+        world.pass(Duration::from_millis(100));
+    }
+    assert!((8..40).contains(&tries), "{tries}");
+    world.step(Event::RetryNow);
+    world.connect();
+    assert_eq!(world.machine.state, ChannelState::Ready);
+}
+
+#[test]
+fn a_try_that_comes_too_early_after_a_crash_is_no_crash_of_its_own() {
+    let mut world = World::ready();
+    for _ in 0..4 {
+        world.step(Event::Lost { reason: "crash".into() });
+        world.pass(Duration::from_secs(10));
+        assert!(std::mem::take(&mut world.connecting));
+        world.step(Event::ConnectFailed { reason: "refused".into(), permanent: false });
+        world.pass(Duration::from_secs(10));
+        world.connect();
+        assert_eq!(world.machine.state, ChannelState::Ready);
+    }
+    world.step(Event::Lost { reason: "crash".into() });
+    assert_eq!(world.machine.state, ChannelState::Open);
 }
 
 #[test]
