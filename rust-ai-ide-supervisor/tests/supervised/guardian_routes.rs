@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use super::guardian::{MIXED, both_run, guardian, killed, wait_for};
-use super::place::{PROGRAM, Place, kill, pid_of, text};
+use super::place::{PROGRAM, Place, kill, pid_of};
 
 /// Whether a program can be run; what needs one that is not there is left out, and that is said.
 fn has(program: &str) -> bool {
@@ -173,8 +173,7 @@ args = ["-c", "trap 'echo asked > asked; exit 0' TERM; while :; do sleep 0.05; d
     assert!(place.dir.path().join("asked").exists(), "it was asked to end, not killed");
     assert_eq!(place.marked(), 0);
     place.up();
-    let events = text(&place.run(&["events", "--json", "-n", "1000"]).stdout);
-    assert!(events.contains("ShutdownCompleted"), "{events}");
+    place.told(&["ShutdownCompleted"]);
     fs::write(place.dir.path().join("ide-supervisor.toml"), config).unwrap();
     hup(place.up.as_ref().unwrap().id());
     place.until("the file is read again", |status| {

@@ -55,13 +55,8 @@ fn a_killed_service_is_back_and_status_events_and_audit_tell_why() {
     assert_eq!(after["last_exit"]["signal"], 9);
     assert_eq!(after["last_exit"]["reason"], "crash");
     assert_eq!(place.marked(), 4, "sleep, sh and its two sleeps; nothing of the killed run");
-    let events = text(&place.run(&["events", "--json"]).stdout);
-    assert!(
-        events.lines().any(|line| line.contains("ServiceRestarted") && line.contains("forking")),
-        "{events}"
-    );
-    let audit = text(&place.run(&["audit", "list"]).stdout);
-    assert!(audit.contains("running -> stopping") || audit.contains("-> backoff"), "{audit}");
+    place.told(&["ServiceRestarted", "forking"]);
+    place.audited(&["forking", "-> backoff"]);
     assert!(place.run(&["audit", "verify"]).status.success());
     assert!(place.down().success());
     assert_eq!(place.marked(), 0);
@@ -91,7 +86,7 @@ fn a_killed_supervisor_leaves_no_second_copy_and_the_next_one_says_what_it_recov
         "what was stopped by hand stays stopped"
     );
     assert_eq!(place.marked(), 1);
-    let events = text(&place.run(&["events", "--json"]).stdout);
+    let events = place.told(&["\"Recovered\""]);
     let recovered = events.lines().find(|line| line.contains("\"Recovered\"")).expect("a recovery");
     assert!(recovered.contains(&checkpoint), "{recovered}");
     assert!(place.down().success());
@@ -110,7 +105,7 @@ fn a_damaged_newest_checkpoint_is_passed_over_and_that_is_said() {
     up.wait().unwrap();
     damage(&place.state(), &bad);
     place.up();
-    let events = text(&place.run(&["events", "--json"]).stdout);
+    let events = place.told(&["\"Recovered\""]);
     let recovered = events.lines().find(|line| line.contains("\"Recovered\"")).expect("a recovery");
     assert!(recovered.contains(&format!("checkpoint {good}")), "{recovered}");
     assert!(recovered.contains(&bad), "{recovered}");

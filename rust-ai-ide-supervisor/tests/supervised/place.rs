@@ -72,6 +72,27 @@ impl Place {
         }
     }
 
+    /// Gives the stored events once one of them holds all of these words; they are written a moment after what they tell.
+    pub(crate) fn told(&self, words: &[&str]) -> String {
+        self.recorded(&["events", "--json", "-n", "10000"], words)
+    }
+
+    /// Gives the audit trail once one row of it holds all of these words; it is written a moment after what it tells.
+    pub(crate) fn audited(&self, words: &[&str]) -> String {
+        self.recorded(&["audit", "list", "-n", "10000"], words)
+    }
+
+    fn recorded(&self, command: &[&str], words: &[&str]) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let rows = text(&self.run(command).stdout);
+            if rows.lines().any(|row| words.iter().all(|word| row.contains(word))) {
+                return rows;
+            }
+            assert!(Instant::now() < deadline, "{words:?} never came: {rows}");
+        }
+    }
+
     pub(crate) fn service(status: &Value, id: &str) -> Value {
         let services = status["services"].as_array().unwrap();
         services

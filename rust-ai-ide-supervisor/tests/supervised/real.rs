@@ -6,7 +6,7 @@ use serde_json::Value;
 use supervisor_core::ports::ProcessTable;
 use supervisor_process::SystemProcessTable;
 
-use super::place::{Place, kill, pid_of, text};
+use super::place::{Place, kill, pid_of};
 
 /// Finds a program on PATH, or says loudly that a test cannot do its work without it.
 pub(crate) fn found(program: &str) -> Option<PathBuf> {
@@ -77,13 +77,11 @@ restart_policy = {{ type = "fixed_delay", delay = "200ms" }}
     let channels = status["channels"].as_array().unwrap();
     assert_eq!(channels[0]["name"], "language_server");
     assert!(channels[0]["generation"].as_u64() >= Some(2), "{channels:?}");
-    let events = text(&place.run(&["events", "--json", "-n", "1000"]).stdout);
     for id in ["language_server", "model_manager", "crasher"] {
-        let told =
-            events.lines().any(|line| line.contains("ServiceRestarted") && line.contains(id));
-        assert!(told, "{id}: {events}");
+        place.told(&["ServiceRestarted", id]);
     }
-    assert!(events.contains("going down"), "the last words of a crash are told");
+    // The last words of a crash.
+    place.told(&["going down"]);
     let mut up = place.up.take().unwrap();
     up.kill().unwrap();
     up.wait().unwrap();
@@ -93,8 +91,7 @@ restart_policy = {{ type = "fixed_delay", delay = "200ms" }}
             .iter()
             .all(|id| Place::service(status, id)["ready"] == true)
     });
-    let events = text(&place.run(&["events", "--json", "-n", "1000"]).stdout);
-    assert!(events.lines().any(|line| line.contains("\"Recovered\"")), "{events}");
+    place.told(&["\"Recovered\""]);
     let leaders = SystemProcessTable::new().marked(&place.mark());
     let of = |id: &str| leaders.iter().filter(|process| process.service.as_str() == id).count();
     assert_eq!((of("language_server"), of("model_manager")), (1, 1), "no second copy");

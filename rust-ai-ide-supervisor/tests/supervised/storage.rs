@@ -91,8 +91,7 @@ fn a_backup_is_taken_at_the_start_and_replaces_a_database_that_is_refused() {
     place.until("the first one on schedule", |_| {
         json(&place, &["backup", "list"])[0]["reason"]["kind"] == "scheduled"
     });
-    let events = text(&place.run(&["events", "--json"]).stdout);
-    assert!(events.contains("BackupCompleted"), "{events}");
+    place.told(&["BackupCompleted"]);
     let taken = json(&place, &["backup", "create"]);
     let name = taken["name"].as_str().unwrap().to_owned();
     let verified = json(&place, &["backup", "verify", &name]);
