@@ -316,8 +316,11 @@ impl Channel {
     /// Safe.
     pub async fn reached(&self, state: ChannelState) -> Result<(), IpcError> {
         let mut shown = self.shown.clone();
-        let reached = shown.wait_for(|shown| shown.state == state).await;
-        reached.map(drop).map_err(|_| IpcError::Closed { channel: self.name.to_string() })
+        let over = |shown: &Shown| shown.state == state || shown.state == ChannelState::Closed;
+        match shown.wait_for(over).await {
+            Ok(shown) if shown.state == state => Ok(()),
+            _ => Err(IpcError::Closed { channel: self.name.to_string() }),
+        }
     }
 
     pub(crate) fn position(&self) -> ChannelPosition {

@@ -101,6 +101,17 @@ async fn a_full_buffer_refuses_at_once_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_state_learns_that_the_channel_is_closed_instead() {
+    let (monitor, channel) = register(RecoveryConfig::default()).await;
+    let waiting = channel.clone();
+    let waiting = tokio::spawn(async move { waiting.reached(ChannelState::Ready).await });
+    monitor.shutdown(Duration::from_secs(1)).await;
+    let told = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    assert!(matches!(told, Err(IpcError::Closed { .. })), "{told:?}");
+    channel.reached(ChannelState::Closed).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_nobody_takes_expires() {
     let (_monitor, channel) = register(RecoveryConfig::default()).await;
     let receipt = channel.send(message(1.into())).await;

@@ -44,20 +44,30 @@ fn role() {
     }
 }
 
-fn start(role: &str, place: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+/// This program in a role, which ends when it is dropped, by a failed test too.
+struct Role(Child);
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        // Ended by itself is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn start(role: &str, place: &Path) -> Role {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "role", "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
         .env(PLACE, place)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Role(child.unwrap())
 }
 
-fn end(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn end(role: Role) {
+    drop(role);
 }
 
 fn message(n: u64) -> IpcMessage {
@@ -104,7 +114,7 @@ async fn a_message_accepted_before_its_sender_was_killed_takes_effect_exactly_on
     let mut first = 1;
     for kill_after in [3, 170, 40, 611, usize::MAX] {
         let mut sender = start(&first.to_string(), place);
-        let lines = BufReader::new(sender.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(sender.0.stdout.take().unwrap()).lines();
         let mut heard = 0;
         for line in lines.map_while(Result::ok) {
             if let Some((_, n)) = line.split_once("accepted ") {
@@ -136,14 +146,12 @@ async fn a_receiver_killed_again_and_again_in_the_middle_of_a_stream_loses_and_d
     let place = directory.path();
     let mut receiver = start("receiver", place);
     receiver::until_there(place).await;
-    let mut config = RecoveryConfig {
+    let config = RecoveryConfig {
         overflow: OverflowPolicy::Block,
         block_timeout: LIMIT,
         message_ttl: LIMIT,
         ..RecoveryConfig::default()
     };
-    // Three kills, and who knows how many attempts until each new process listens, are no reason to rest for a minute here.
-    config.breaker.failure_threshold = 1000;
     let monitor = IpcMonitor::with_config(config);
     let channel = monitor.register_channel("svc").await.unwrap();
     channel.attach(Arc::new(UnixTransport::new(receiver::socket(place)))).await.unwrap();
