@@ -1,7 +1,7 @@
 //! Who is woken for a channel, and who reads.
 //!
-//! When there is something to read, somebody who waits for an outcome is woken first and reads it himself, which spares a
-//! turn of the scheduler on the way; the driver is woken in any case, and finds nothing left to do as a rule. So it does not
+//! When there is something to read, somebody who waits for an outcome is woken beside the driver and reads it himself, if he
+//! comes first, which spares a turn of the scheduler on the way. The driver then finds nothing left to do, and it does not
 //! matter whether who waits is ever polled again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,10 +48,12 @@ impl Wake for Bell {
     fn wake_by_ref(self: &Arc<Self>) {
         self.unread.store(true, Ordering::Release);
         let listener = self.listener().take();
+        self.driver.waker.wake();
+        // Last: a worker of a runtime with several runs first whom it woke last, and leaves the driver to another one, so
+        // that the outcome waits for no other core to wake up.
         if let Some((_, listener)) = listener {
             listener.wake();
         }
-        self.driver.waker.wake();
     }
 }
 
