@@ -15,7 +15,7 @@ use super::alarm::Alarm;
 use super::ladder::Ladder;
 use super::pipe::{Inbox, Outbox};
 use super::running::{Running, Stall};
-use super::spin::awake;
+use super::spin::{Spin, awake};
 use super::{Observed, Observer, Requeue, Wrap, WrapEnd};
 
 /// How long the last words to the client may take once the session is over.
@@ -37,7 +37,9 @@ pub(super) struct Driver<'o> {
     pub(super) to_client: Outbox,
     pub(super) client_frames: Frames,
     pub(super) client_there: bool,
-    client_hears: bool,
+    pub(super) client_hears: bool,
+    /// Whether its next message is looked for.
+    pub(super) client_spin: Spin,
     /// Whether it was said that a side wrote what is no message; once is enough.
     junk_told: JunkTold,
     pub(super) running: Option<Running>,
@@ -80,6 +82,7 @@ impl Wrap {
         let (options, state) = (&self.options, self.relay.state());
         let frames = || Frames::new(options.framing, options.frame_max, options.junk_max);
         let mut inbox = Inbox::new(options.framing, frames());
+        let client_spin = Spin::new(options.cores);
         let mut driver = Driver {
             service,
             ladder: Ladder::new(&options.spec, options.by_policy),
@@ -89,6 +92,7 @@ impl Wrap {
             client_frames: frames(),
             client_there: true,
             client_hears: true,
+            client_spin,
             junk_told: JunkTold::default(),
             running: None,
             generation: Generation::ZERO,
@@ -146,7 +150,8 @@ impl Driver<'_> {
             let clock = self.wrap.clock.as_ref();
             let (client_full, running) = (self.to_client.is_full(), self.running.as_mut());
             let server_full = running.as_ref().is_some_and(|running| running.outbox.is_full());
-            let looks_until = running.as_ref().and_then(|running| running.spin.until());
+            let server_spin = running.as_ref().and_then(|running| running.spin.until());
+            let looks_until = server_spin.max(self.client_spin.until());
             let woken = tokio::select! {
                 read = inbox.read(client_in), if self.client_there && !server_full => Woken::ClientRead(read),
                 written = self.to_client.write(client_out), if !self.to_client.is_empty() => Woken::ClientWritten(written),
@@ -158,7 +163,11 @@ impl Driver<'_> {
                 asked = asked(&mut self.wrap.requeue) => Woken::Requeue(asked),
             };
             match woken {
-                Woken::ClientRead(Ok(read)) if read > 0 => self.client_read(inbox),
+                Woken::ClientRead(Ok(read)) if read > 0 => {
+                    let now = self.now();
+                    self.client_spin.heard(now);
+                    self.client_read(inbox);
+                }
                 Woken::ClientRead(_) => {
                     if inbox.is_cut_off() {
                         let at = inbox.dump();
@@ -178,7 +187,8 @@ impl Driver<'_> {
                 Woken::ServerRead(read) => self.server_read(read).await,
                 Woken::ServerWritten(written) => self.server_written(&written),
                 Woken::ServerEnded(status) => self.server_ended(status).await,
-                Woken::ClientWritten(Ok(())) | Woken::Time => {}
+                Woken::ClientWritten(Ok(())) => self.client_written(),
+                Woken::Time => {}
             }
             self.carry_out().await;
         }
@@ -244,26 +254,6 @@ impl Driver<'_> {
                 }
             }
         }
-    }
-
-    /// The client says no more; it may still listen, as one does that is a pipe.
-    fn client_left(&mut self) {
-        if std::mem::replace(&mut self.client_there, false) {
-            self.tell(Input::ClientGone);
-            // A relay that owes answers ends the server when it has given them, whatever comes first; without its
-            // client a server has nothing else to do.
-            if self.wrap.relay.state() != ChannelState::Draining {
-                self.leave();
-            }
-        }
-    }
-
-    /// The client neither speaks nor listens.
-    pub(super) fn client_gone(&mut self) {
-        self.client_hears = false;
-        self.to_client.clear();
-        self.client_left();
-        self.leave();
     }
 
     pub(super) fn server_written(&mut self, written: &io::Result<()>) {

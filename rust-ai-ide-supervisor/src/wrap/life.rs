@@ -1,10 +1,11 @@
-//! Starting the server, losing it, and ending it.
+//! Starting the server, losing it, and ending it, with its client or without.
 
 use std::sync::Arc;
 
 use supervisor_core::config::StopStep;
 use supervisor_core::error::{SpawnError, chain};
 use supervisor_core::exit::ExitStatus;
+use supervisor_core::message::ChannelState;
 use supervisor_core::{Generation, Monotonic, Signal};
 use supervisor_ipc::relay::{Input, Loss, telling};
 
@@ -23,6 +24,26 @@ fn shortened(line: &str) -> String {
 }
 
 impl Driver<'_> {
+    /// The client says no more; it may still listen, as one does that is a pipe.
+    pub(super) fn client_left(&mut self) {
+        if std::mem::replace(&mut self.client_there, false) {
+            self.tell(Input::ClientGone);
+            // A relay that owes answers ends the server when it has given them, whatever comes first; without its
+            // client a server has nothing else to do.
+            if self.wrap.relay.state() != ChannelState::Draining {
+                self.leave();
+            }
+        }
+    }
+
+    /// The client neither speaks nor listens.
+    pub(super) fn client_gone(&mut self) {
+        self.client_hears = false;
+        self.to_client.clear();
+        self.client_left();
+        self.leave();
+    }
+
     /// Ends what is left of the running server and decides what follows.
     pub(super) async fn lose(&mut self, loss: Loss) {
         let Some(running) = self.running.take() else {

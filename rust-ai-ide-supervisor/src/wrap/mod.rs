@@ -111,7 +111,7 @@ pub struct WrapOptions {
     pub drain: Duration,
     /// How long a server may take to end by itself once its input is closed.
     pub leave: Duration,
-    /// Cores this process may use; with more than one, the answer of a server that answers at once is looked for
+    /// Cores this process may use; with more than one, what a side says that answers at once is looked for
     /// without sleeping, for at most 100 us.
     pub cores: usize,
 }

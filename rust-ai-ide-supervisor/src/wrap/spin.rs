@@ -2,7 +2,8 @@
 //!
 //! A server that answers within microseconds costs its client most of the time in waking up whoever sleeps: a core that has
 //! nothing to do takes 20 to 30 us to come back. So while a server has been answering at once, its next answer is looked
-//! for without sleeping, for a moment. Operating systems and databases do the same where they wait for locks or packets.
+//! for without sleeping, for a moment; and so is the next message of a client that has been asking as soon as it was answered.
+//! Operating systems and databases do the same where they wait for locks or packets.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,9 +19,10 @@ const PROOF: u32 = 4;
 /// The most such answers that are asked for, after looking was in vain again and again.
 const PROOF_MAX: u32 = 4096;
 
-/// Decides, from how long the last answers of a server took, whether the next one is looked for.
+/// Decides, from how long the last answers of a side took, whether the next one is looked for. What a client says once
+/// it has all its answers counts as its answer to them.
 ///
-/// **Invariants**: nothing is looked for unless something is asked; an answer costs at most [`MOMENT`] of looking; looking
+/// **Invariants**: nothing is looked for unless the side was given something; an answer costs at most [`MOMENT`] of looking; looking
 /// that was in vain comes after [`PROOF`] answers at once in a row, and after twice as many each time, until some found
 /// something.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(super) struct Spin {
     at_once: u32,
     /// How many of them it takes.
     proof: u32,
-    /// When the server was asked what it has not answered.
+    /// When the side was given what it has not answered.
     asked: Option<Monotonic>,
 }
 
@@ -41,7 +43,7 @@ impl Spin {
         Self { allowed: cores > 1, at_once: 0, proof: PROOF, asked: None }
     }
 
-    /// The server has got something and owes an answer.
+    /// The side has got something, and has not answered it.
     pub(super) fn asked(&mut self, now: Monotonic) {
         match self.asked {
             // It is looked for already, and for no longer.
@@ -52,7 +54,7 @@ impl Spin {
         self.asked = Some(now);
     }
 
-    /// The server said something.
+    /// The side said something.
     pub(super) fn heard(&mut self, now: Monotonic) {
         if let Some(asked) = self.asked.take() {
             self.judge(now.since(asked));

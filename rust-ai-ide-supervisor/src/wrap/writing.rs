@@ -19,11 +19,23 @@ impl Driver<'_> {
             self.server_written(&written);
             self.carry_out().await;
         }
-        if !self.to_client.is_empty()
-            && let Some(Err(_)) = at_once(self.to_client.write(client_out)).await
-        {
-            self.client_gone();
-            self.carry_out().await;
+        if !self.to_client.is_empty() {
+            match at_once(self.to_client.write(client_out)).await {
+                Some(Ok(())) => self.client_written(),
+                Some(Err(_)) => {
+                    self.client_gone();
+                    self.carry_out().await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A client that has its answer may ask the next thing at once.
+    pub(super) fn client_written(&mut self) {
+        if self.to_client.is_empty() && self.wrap.relay.owed() == 0 {
+            let now = self.now();
+            self.client_spin.asked(now);
         }
     }
 
