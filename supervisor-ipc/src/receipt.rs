@@ -10,6 +10,7 @@ use supervisor_core::message::Outcome;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::machine::{Accepted, Machine};
 use crate::task::{Bell, Listener};
 
 /// How a message was accepted.
@@ -76,6 +77,18 @@ pub struct Receipt {
 impl Receipt {
     pub(crate) const fn new(id: Uuid, accepted: Acceptance, outcome: Arc<Slot>) -> Self {
         Self { id, accepted: Ok(accepted), outcome, bell: None }
+    }
+
+    /// The receipt of a message that the machine took; `slot` is where its outcome appears if it is a new one.
+    pub(crate) fn of(id: Uuid, accepted: Accepted, machine: &Machine, slot: Arc<Slot>) -> Self {
+        match accepted {
+            Accepted::Sent => Self::new(id, Acceptance::Sent, slot),
+            Accepted::Buffered => Self::new(id, Acceptance::Buffered, slot),
+            Accepted::Duplicate(None) => {
+                Self::new(id, Acceptance::Duplicate, machine.slot(id).unwrap_or(slot))
+            }
+            Accepted::Duplicate(Some(ended)) => Self::ended(id, ended),
+        }
     }
 
     /// Lets who waits for the outcome read what the peer says.

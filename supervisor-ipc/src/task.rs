@@ -24,7 +24,7 @@ use crate::inbox::Inbox;
 use crate::incoming::Mailbox;
 use crate::machine::{Accepted, Action, Event, Machine, Refusal, SendOptions};
 use crate::protocol::{Heard, Protocol};
-use crate::receipt::{Acceptance, Promise, Receipt, Slot};
+use crate::receipt::{Promise, Receipt, Slot};
 use crate::session::{Greeted, SESSION_MAX, Session};
 use crate::share::Share;
 use crate::transport::{Connection, Transport};
@@ -187,13 +187,7 @@ impl Task {
         let id = message.id;
         let (accepted, slot) = self.admit(message, options);
         match accepted {
-            Ok(Accepted::Sent) => Receipt::new(id, Acceptance::Sent, slot),
-            Ok(Accepted::Buffered) => Receipt::new(id, Acceptance::Buffered, slot),
-            Ok(Accepted::Duplicate(None)) => {
-                let slot = self.machine.slot(id).unwrap_or(slot);
-                Receipt::new(id, Acceptance::Duplicate, slot)
-            }
-            Ok(Accepted::Duplicate(Some(settled))) => Receipt::ended(id, settled),
+            Ok(accepted) => Receipt::of(id, accepted, &self.machine, slot),
             Err(refusal) => Receipt::refused(id, self.refusal(id, refusal)),
         }
     }

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::framing::Framing;
-use crate::machine::{Accepted, Action, Event, Machine, SendOptions};
+use crate::machine::{Action, Event, Machine, SendOptions};
 use crate::message::held;
 use crate::protocol::{Envelope, Protocol, Push};
-use crate::receipt::{Acceptance, Promise, Receipt};
+use crate::receipt::{Promise, Receipt};
 
 /// Bytes written and not taken by the connection yet from which on messages wait in their lanes instead.
 const CROWDED: usize = 64 * 1024;
@@ -313,13 +313,7 @@ impl Pushing {
             state.carry_out(&mut actions);
             state.actions = actions;
             match accepted {
-                Ok(Accepted::Sent) => Receipt::new(id, Acceptance::Sent, slot),
-                Ok(Accepted::Buffered) => Receipt::new(id, Acceptance::Buffered, slot),
-                Ok(Accepted::Duplicate(None)) => {
-                    let slot = state.machine.slot(id).unwrap_or(slot);
-                    Receipt::new(id, Acceptance::Duplicate, slot)
-                }
-                Ok(Accepted::Duplicate(Some(ended))) => Receipt::ended(id, ended),
+                Ok(accepted) => Receipt::of(id, accepted, &state.machine, slot),
                 Err(refusal) => Receipt::refused(id, refusal.error(HOST, id, &self.config)),
             }
         })
